@@ -1,0 +1,34 @@
+# Two commands do everything on a fresh machine with Python 3.11, make and pip: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+# Threads of numeric libraries; a small shared machine gets slower with more.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: setup demo test test-long lint clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"PYTHON: {sys.version.split()[0]} is not 3.11; run make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/seminar demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m 'not long'
+
+test-long: setup
+	$(BIN)/pytest -m long
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,1 @@
+"""Benches: each a command that prints one JSON line of measured figures."""

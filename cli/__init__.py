@@ -1,0 +1,1 @@
+"""The `seminar` command: verbs, the demo and its report."""

@@ -1,0 +1,1 @@
+"""Airflow DAGs: thin files; the work is in `model` and `features`."""
