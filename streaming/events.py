@@ -1,0 +1,188 @@
+"""EVENT: the four types, their validation, and CloudEvents 1.0 in Kafka's binary mode.
+
+A message is keyed by user (an item event by item), carries the headers ce_id, ce_source, ce_specversion,
+ce_time and ce_type, and a JSON object as its value. Fields that a schema does not name are allowed: producers evolve.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import fastjsonschema
+
+SEARCH, BROWSE, IMPRESSION, ITEM = "search", "browse", "impression", "item"
+TYPES = (SEARCH, BROWSE, IMPRESSION, ITEM)
+SKEW_MS = 86_400_000
+"""How far in the future an event's time may lie: a producer's clock, not its imagination."""
+END_MS = 253_402_300_800_000
+"""The year 10000, which no RFC 3339 time can name."""
+FLOAT32_MAX = 3.4028234663852886e38
+_CE_TYPES = {f"seminar.{name}.v1": name for name in TYPES}
+
+
+class Invalid(ValueError):
+    """What is wrong with a message: the field, its value, and the reason."""
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field}: {str(value)[:200]!r} {reason}")
+        self.field = field
+        self.value = str(value)[:1000]
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it came: from Kafka, or from a file that is imported (topic `import:<name>`)."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A valid event. `key`: its user (item events: its item). `time_ms`: since the epoch, UTC."""
+
+    type: str
+    id: str
+    source: str
+    time_ms: int
+    key: str
+    data: dict[str, Any]
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """CloudEvents headers of a Kafka message."""
+        moment = datetime.fromtimestamp(self.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        return [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", f"seminar.{self.type}.v1".encode()),
+            ("ce_source", self.source.encode()),
+            ("ce_id", self.id.encode()),
+            ("ce_time", moment.replace("+00:00", "Z").encode()),
+            ("content-type", b"application/json"),
+        ]
+
+    def value(self) -> bytes:
+        """The message's body."""
+        return json.dumps(self.data, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def message(self, topic: str = "", partition: int = 0, offset: int = 0) -> Message:
+        """The message that carries this event."""
+        return Message(topic, partition, offset, self.key.encode(), self.value(), dict(self.headers()))
+
+
+@cache
+def _validator(kind: str) -> Callable[[Any], Any]:
+    schema = json.loads(resources.files("streaming").joinpath(f"schemas/{kind}.json").read_text())
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema)
+    return compiled
+
+
+def check(kind: str, data: dict[str, Any]) -> None:
+    """Validate an event's data against its schema; Invalid names field, value and reason."""
+    try:
+        _validator(kind)(data)
+    except fastjsonschema.JsonSchemaValueException as error:
+        field = error.name.removeprefix("data.") if error.name != "data" else "data"
+        raise Invalid(field, error.value, error.message.removeprefix(error.name).strip()) from None
+    if kind == BROWSE:
+        if math.isnan(data.get("dwell_s", 0)):  # no comparison of the schema holds NaN back
+            raise Invalid("dwell_s", "nan", "must be a number of seconds")
+    elif kind == ITEM:
+        for name in ("text_vector", "image_vector"):
+            for x in data.get(name, ()):
+                if not abs(x) <= FLOAT32_MAX:
+                    raise Invalid(name, x, "must hold finite 32-bit floats")
+
+
+def key_field(kind: str) -> str:
+    """The field that keys a type's messages."""
+    return "item_id" if kind == ITEM else "user_id"
+
+
+def build(kind: str, data: dict[str, Any], time_ms: int, source: str, event_id: str | None = None) -> Event:
+    """A valid event. Without an id it gets a hash of its content: the same event sent again is the same event."""
+    check(kind, data)
+    _check_text(data)
+    if not 0 <= time_ms < END_MS:
+        raise Invalid("time_ms", time_ms, "is not between the years 1970 and 9999")
+    if event_id is None:
+        content = json.dumps([kind, source, time_ms, data], sort_keys=True, separators=(",", ":"))
+        event_id = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+    return Event(kind, event_id, source, time_ms, data[key_field(kind)], data)
+
+
+def parse(message: Message, now_ms: int | None = None) -> Event:
+    """The event in a message; Invalid for everything that is wrong with it."""
+    headers = message.headers
+    kind = _CE_TYPES.get(_header(headers, "ce_type"))
+    if kind is None:
+        raise Invalid("ce_type", _header(headers, "ce_type"), f"is none of {', '.join(_CE_TYPES)}")
+    event_id, source = _header(headers, "ce_id"), _header(headers, "ce_source")
+    time_ms = _time(_header(headers, "ce_time"))
+    if time_ms > (now_ms or int(time.time() * 1000)) + SKEW_MS:
+        raise Invalid("ce_time", _header(headers, "ce_time"), "is more than a day in the future")
+    try:
+        # Strictly UTF-8: left to itself, json also takes halves of surrogate pairs, which nothing after it can store.
+        text = (message.value or b"").decode()
+        data = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("data", message.value, f"is not JSON ({error})") from None
+    check(kind, data)
+    if "\\u" in text:
+        _check_text(data)
+    field = key_field(kind)
+    key: str = data[field]
+    if message.key is None or message.key != key.encode():
+        raise Invalid("key", message.key, f"is not the {field} {key!r}")
+    return Event(kind, event_id, source, time_ms, key, data)
+
+
+def _check_text(data: dict[str, Any]) -> None:
+    """Refuse half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Invalid("data", ascii(error.object[error.start : error.end]), "is half of a surrogate pair") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _header(headers: Mapping[str, bytes], name: str) -> str:
+    raw = headers.get(name)
+    if not raw:
+        raise Invalid(name, raw, "is missing")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Invalid(name, raw, "is not UTF-8") from None
+
+
+def _time(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+        if text[7:8] != "-":  # a week date, which ISO 8601 has and RFC 3339 has not
+            raise ValueError
+    except ValueError:
+        raise Invalid("ce_time", text, "is not an RFC 3339 time") from None
+    if moment.tzinfo is None:
+        raise Invalid("ce_time", text, "has no time zone")
+    time_ms = round(moment.timestamp() * 1000)
+    if time_ms < 0:  # a fence of 0, "nothing forgotten", would drop it
+        raise Invalid("ce_time", text, "is before 1970")
+    return time_ms

@@ -1,0 +1,59 @@
+"""Dead letters keep the message, its origin and the reason; none of them can block its partition."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from streaming.broker import EmbeddedBroker
+from streaming.deadletters import FileSink, KafkaSink, read_all
+from streaming.events import Invalid, Message, parse
+
+
+def test_a_letter_comes_back_with_its_origin_and_reason(bootstrap: str) -> None:
+    sink = KafkaSink(bootstrap)
+    message = Message("seminar.search", 3, 7, b"u", b"\xffbody", {"ce_id": b"1"})
+    sink.send([(message, Invalid("data", message.value, "is not JSON"))])
+    sink.close()
+    (letter,) = read_all(bootstrap)
+    assert letter["origin"] == "seminar.search/3/7"
+    assert (letter["field"], letter["reason"], letter["key"]) == ("data", "is not JSON", "u")
+    assert letter["body"].endswith("body")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("t", 0, 0, None, None, {}),
+        Message("t", 0, 0, b"\xff" * 5000, b"", {"ce_id": None}),  # type: ignore[dict-item]
+        Message("t", 0, 0, b"u", b"x" * 1_040_000, {}),
+        Message("t", 0, 0, b"u", b"x" * 900_000, {f"h{i}": b"y" * 1000 for i in range(100)}),
+    ],
+)
+def test_whatever_came_can_be_sent(bootstrap: str, message: Message) -> None:
+    sink = KafkaSink(bootstrap)
+    with pytest.raises(Invalid) as caught:
+        parse(message)
+    sink.send([(message, caught.value), (message, Invalid("a\ud800" * 9999, "\ud800", "\ud800" * 9999))])
+    sink.close()
+    letters = list(read_all(bootstrap))
+    assert len(letters) == 2
+    size = len(message.value or b"")
+    for letter in letters:
+        kept = len(letter["body"])
+        assert kept == size or (kept >= 500_000 and letter["truncated_from"] == str(size))
+
+
+def test_none_and_no_topic(bootstrap: str, tmp_path: Path) -> None:
+    assert list(read_all(bootstrap)) == []
+    with EmbeddedBroker(tmp_path / "bare") as bare:
+        assert list(read_all(bare.bootstrap)) == []
+
+
+def test_a_file_takes_letters_without_a_broker(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path)
+    for offset in range(2):
+        sink.send([(Message("import:f", 0, offset, None, b"\xff", {}), Invalid("x", "\ud800", "is bad"))])
+    lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
+    assert [line["dl_origin"] for line in lines] == ["import:f/0/0", "import:f/0/1"]
+    assert lines[0]["dl_reason"] == "is bad"
