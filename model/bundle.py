@@ -1,0 +1,125 @@
+"""BUNDLE: an immutable folder with everything that a scorer needs: weights, tables, codebooks, manifest, model card.
+
+    manifest.json          shapes, feature service, windows, metrics, lineage, calibration
+    weights.safetensors    the click model
+    items.{ids,parts,codes,bias}.npy     the catalogue, encoded; mapped into memory, shared between processes
+    queries.{ids,parts,codes}.npy        the known queries
+    codebooks.npz          product quantisers of the parts
+    MODEL_CARD.md          for people
+
+Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from features.errors import SeminarError
+from model.nn.click import ClickModel
+from model.nn.spec import Spec
+from model.search.codebooks import Codebooks
+
+FORMAT = 1
+MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
+FEATURE_SERVICE = "ctr_v1"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Encoded entities: ids [n] sorted; parts [n + 1, d] and codes [n + 1, s] with row 0 for "none"; bias [n + 1]."""
+
+    ids: NDArray[np.uint64]
+    parts: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    bias: NDArray[np.float32]
+
+    def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of ids (any shape): 0 for id 0 ("none"), -1 for one that the table does not know."""
+        if not len(self.ids):
+            return np.where(ids == 0, 0, -1).astype(np.int64)
+        place = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return np.where(ids == 0, 0, np.where(self.ids[place] == ids, place + 1, -1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle; the tables are mapped, not read."""
+
+    version: str
+    manifest: dict[str, Any]
+    spec: Spec
+    model: ClickModel
+    items: Table
+    queries: Table
+    codebooks: Codebooks
+
+
+def write(
+    folder: Path, spec: Spec, model: ClickModel, items: Table, queries: Table, codebooks: Codebooks, manifest: dict[str, Any]
+) -> None:
+    """Write a bundle into a folder (to be published: features.publish)."""
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    for name, table in (("items", items), ("queries", queries)):
+        for field in dataclasses.fields(Table):
+            np.save(folder / f"{name}.{field.name}.npy", getattr(table, field.name))
+    codebooks.save(folder)
+    whole = {"format": FORMAT, "feature_service": FEATURE_SERVICE, "spec": dataclasses.asdict(spec), **manifest}
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=str))
+    (folder / CARD).write_text(card(whole))
+
+
+def load(folder: Path) -> Bundle:
+    """Load a bundle; SeminarError when it is for another reader or its parts do not fit each other."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise SeminarError("bundle", folder, f"has no readable manifest ({error})", "publish it again") from error
+    for name, wanted in (("format", FORMAT), ("feature_service", FEATURE_SERVICE)):
+        if manifest.get(name) != wanted:
+            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
+    spec = Spec(**manifest["spec"])
+    model = spec.click()
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    items, queries = _table(folder, "items"), _table(folder, "queries")
+    for name, table in (("items", items), ("queries", queries)):
+        if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(table.codes) != len(table.parts):
+            raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
+    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, Codebooks.load(folder))
+
+
+def _table(folder: Path, name: str) -> Table:
+    columns = [np.load(folder / f"{name}.{f.name}.npy", mmap_mode="r") for f in dataclasses.fields(Table)]
+    return Table(*columns)
+
+
+def card(manifest: dict[str, Any]) -> str:
+    """The model card in Markdown."""
+    metrics, labels, windows = (manifest.get(name) or {} for name in ("metrics", "labels", "windows"))
+    rows = "\n".join(
+        f"| {m['name']} | {m['mode']} | {m['gauc']:.4f} ({m['gauc_lo']:.4f} to {m['gauc_hi']:.4f}) | {m['ndcg10']:.4f} |"
+        for m in manifest.get("methods", [])
+    )
+    return f"""# Model card
+
+SEMINAR click model (arXiv 2407.10714); reads the feature service `{manifest["feature_service"]}`.
+
+- **Data.** PSU before {windows.get("t1")}; fine-tuning until {windows.get("t2")}; validation until {windows.get("t3")};
+  test until {windows.get("end")}.
+- **Labels.** {json.dumps(labels)}. Impressions are the labels where there are any; other targets have sampled negatives.
+- **Text encoder.** {manifest.get("encoder")}.
+- **Codebooks.** recall@{manifest["spec"]["retrieved"]} on held-out users {metrics.get("codes_recall")}.
+- **Calibration.** predicted / observed {metrics.get("predicted_to_observed")}, slope {metrics.get("slope")} later.
+- **Lineage.** {json.dumps(manifest.get("lineage", {}))}.
+
+Later events, 1 positive and 99 sampled negatives:
+
+| method | mode | GAUC (95 %) | NDCG@10 |
+|---|---|---|---|
+{rows}
+"""

@@ -1,0 +1,1 @@
+"""Training: examples, the PSU, the click model, evaluation, export, the gate."""

@@ -1,0 +1,75 @@
+"""Checkpoints: weights by name with the shapes, the vocabulary by stable id, and what they were trained on."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.nn.spec import Spec
+from model.train.dataset import Dataset
+
+WEIGHTS, FACTS = "weights.safetensors", "checkpoint.json"
+_IDS = "vocabulary.ids"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, their shapes, and the ids [r] of the id table's rows 1 to r."""
+
+    spec: Spec
+    weights: dict[str, Tensor]
+    ids: NDArray[np.uint64]
+    facts: dict[str, Any]
+
+    def vocabulary(self, dataset: Dataset) -> NDArray[np.int64]:
+        """Id-table rows [n + 1] for a data set's item rows; 0: unknown."""
+        place = {int(item): row for row, item in enumerate(self.ids.tolist(), 1)}
+        return np.array([0, *(place.get(int(item), 0) for item in dataset.item_ids.tolist())], np.int64)
+
+
+def write(folder: Path, spec: Spec, module: torch.nn.Module, ids: NDArray[np.uint64], facts: dict[str, Any]) -> None:
+    """Write a checkpoint into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in module.state_dict().items()}
+    save_file({**weights, _IDS: torch.from_numpy(ids.view(np.int64).copy())}, folder / WEIGHTS)
+    (folder / FACTS).write_text(json.dumps({"spec": dataclasses.asdict(spec), **facts}, indent=1, default=str))
+
+
+def read(folder: Path) -> Checkpoint:
+    """Read a checkpoint."""
+    weights = load_file(folder / WEIGHTS)
+    facts = json.loads((folder / FACTS).read_text())
+    ids = weights.pop(_IDS).numpy().view(np.uint64)
+    return Checkpoint(Spec(**facts["spec"]), weights, ids, facts)
+
+
+def ids_of(dataset: Dataset, vocabulary: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The ids [r] of id-table rows 1 to r."""
+    known = np.flatnonzero(vocabulary)
+    return dataset.item_ids[known[np.argsort(vocabulary[known])] - 1]
+
+
+def map_tables(checkpoint: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.int64]) -> dict[str, Tensor]:
+    """The weights with their id table laid out for another vocabulary, by stable id, never by row.
+
+    An item new to the table starts from content: the mean vector of the known items of its type, or zeros.
+    """
+    name = "backbone.items.id_table.weight"
+    old = checkpoint.weights[name]
+    rows = checkpoint.vocabulary(dataset)
+    table = torch.zeros(int(vocabulary.max()) + 1, old.shape[1])
+    known = (rows > 0) & (vocabulary > 0)
+    table[vocabulary[known]] = old[rows[known]]
+    kinds = torch.from_numpy(dataset.types + 1)
+    sums = torch.zeros(int(kinds.max()) + 1, old.shape[1]).index_add_(0, kinds[known], old[rows[known]])
+    counts = torch.bincount(kinds[known], minlength=len(sums)).clamp(min=1).unsqueeze(1)
+    new = (rows == 0) & (vocabulary > 0)
+    table[vocabulary[new]] = (sums / counts)[kinds[new]]
+    return {**checkpoint.weights, name: table}

@@ -1,0 +1,145 @@
+"""The arrays that training and evaluation read: contents, histories as rows, popularity, vocabulary.
+
+Letters: n items, q queries, u users, l behaviours of all users, a and k attribute and token slots. Item row 0 and query row
+0 stand for "none", so tables of contents have a row less than what is indexed. Everything is as of `until_ms`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.history import Histories, read_items, read_queries, read_sequences
+from features.record import KIND_BROWSE
+from model.config import ModelConfig, TrainConfig
+from model.nn.backbone import History
+from model.nn.content import Contents, contents, text_encoder, tokens
+from model.nn.modalities import ItemInputs
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Items sorted by id: row i + 1 is item_ids[i]. Users: histories.of(u) is records[offsets[u]:offsets[u + 1]]."""
+
+    histories: Histories
+    item_ids: NDArray[np.uint64]
+    item_keys: list[str]
+    types: Ints  # [n + 1] code of what a query asks for: the attribute product_type, else the category; -1 none
+    titles: Ints  # [n + 1] code of the title: equal titles are not each other's negatives
+    items: Contents
+    query_ids: NDArray[np.uint64]
+    query_texts: list[str]
+    tokens: Ints  # [q, k]
+    item_rows: Ints  # [l] of every behaviour; 0: a search
+    query_rows: Ints  # [l]
+    basket_starts: Ints  # [l] the place in its user's history where the behaviour's session begins
+    encoder: str
+    text_width: int
+    image_width: int
+
+    def history(self, user: int) -> History:
+        """A user's whole history as tensors; a prefix is a number of its first behaviours."""
+        here = slice(self.histories.offsets[user], self.histories.offsets[user + 1])
+        records = self.histories.records[here]
+        return History(
+            torch.from_numpy(self.item_rows[here]),
+            torch.from_numpy(self.query_rows[here]),
+            torch.from_numpy(records["time"].astype(np.int64)),
+            torch.from_numpy(records["kind"].astype(np.int64)),
+        )
+
+    def counts(self, until_ms: int, since_ms: int = 0) -> NDArray[np.float64]:
+        """Browses of each item row [n + 1] with since <= time < until."""
+        records = self.histories.records
+        wanted = (records["kind"] == KIND_BROWSE) & (records["time"] < until_ms) & (records["time"] >= since_ms)
+        return np.bincount(self.item_rows[wanted], minlength=len(self.item_ids) + 1).astype(np.float64)
+
+    def item_inputs(self, rows: Ints, vocabulary: Ints) -> ItemInputs:
+        """Encoder inputs of item rows [i] (each > 0), under a vocabulary [n + 1] of id-table rows."""
+        here = rows - 1
+        content = self.items
+        return ItemInputs(
+            torch.from_numpy(vocabulary[rows]),
+            torch.from_numpy(content.attributes[here]),
+            torch.from_numpy(content.text[here]),
+            torch.from_numpy(content.text_ok[here]),
+            torch.from_numpy(content.image[here]),
+            torch.from_numpy(content.image_ok[here]),
+        )
+
+
+def vocabulary(dataset: Dataset, until_ms: int, train: TrainConfig) -> Ints:
+    """Id-table rows [n + 1] of items seen often enough before `until_ms`, in the order of their stable ids; others are 0."""
+    known = np.flatnonzero(dataset.counts(until_ms) >= train.min_count)
+    known = known[known > 0]
+    rows = np.zeros(len(dataset.item_ids) + 1, np.int64)
+    rows[known] = np.arange(1, len(known) + 1)
+    return rows
+
+
+SESSION_GAP_MS = 600_000
+"""Behaviours less than this apart are one session (a basket with its searches): a target sees nothing of its own."""
+
+
+def sessions(histories: Histories) -> Ints:
+    """[l] for each behaviour, the place in its user's history where its session begins."""
+    starts = np.zeros(len(histories.records), np.int64)
+    for user in range(len(histories.user_ids)):
+        here = slice(histories.offsets[user], histories.offsets[user + 1])
+        times = histories.records["time"][here]
+        first = np.ones(len(times), bool)
+        first[1:] = times[1:] - times[:-1] > SESSION_GAP_MS
+        begins = np.flatnonzero(first)
+        starts[here] = begins[np.cumsum(first) - 1]
+    return starts
+
+
+def lookup(sorted_ids: NDArray[np.uint64], ids: NDArray[np.uint64]) -> Ints:
+    """1 + the place of each id [l] in sorted_ids [n]; 0 where it is not."""
+    if not len(sorted_ids):
+        return np.zeros(len(ids), np.int64)
+    place = np.searchsorted(sorted_ids, ids).clip(max=len(sorted_ids) - 1)
+    return np.where(sorted_ids[place] == ids, place + 1, 0)
+
+
+def _codes(names: list[str | None]) -> Ints:
+    """Codes [n + 1] of names, -1 for none and for row 0."""
+    place = {name: i for i, name in enumerate(sorted({name for name in names if name}))}
+    return np.array([-1, *(place[name] if name else -1 for name in names)], np.int64)
+
+
+def load(home: Path, until_ms: int, config: ModelConfig) -> Dataset:
+    """Read history as it stood before `until_ms`; encode distinct texts once (cached in `<home>/cache`)."""
+    histories = read_sequences(home, until_ms)
+    rows = read_items(home, until_ms).to_pylist()
+    for row in rows:
+        row["id"] = row["item"] % (1 << 64)
+    rows.sort(key=lambda row: row["id"])
+    queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms).to_pylist()})
+    encoder = text_encoder(config.encoder)
+    image_width = max((len(row["image_vector"] or b"") // 4 for row in rows), default=0)
+    item_ids = np.array([row["id"] for row in rows], np.uint64)
+    query_ids = np.array([query for query, _ in queries], np.uint64)
+    types = [json.loads(row["attributes"] or "{}").get("product_type") or row["category"] for row in rows]
+    return Dataset(
+        histories=histories,
+        item_ids=item_ids,
+        item_keys=[row["item_id"] for row in rows],
+        types=_codes(types),
+        titles=_codes([row["title"] for row in rows]),
+        items=contents(rows, encoder, config.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
+        query_ids=query_ids,
+        query_texts=[text for _, text in queries],
+        tokens=np.stack([tokens(text, config.token_rows) for _, text in queries]) if queries else np.zeros((0, 8), np.int64),
+        item_rows=lookup(item_ids, histories.records["item"]),
+        query_rows=lookup(query_ids, histories.records["query"]),
+        basket_starts=sessions(histories),
+        encoder=encoder.name,
+        text_width=encoder.width,
+        image_width=image_width,
+    )

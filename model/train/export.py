@@ -1,0 +1,92 @@
+"""Export of a fine-tuned checkpoint as a bundle: the whole catalogue encoded with the fine-tuned encoders."""
+
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.publish import path, publish
+from model import bundle
+from model.compute import tune
+from model.config import Config, Windows
+from model.search.codebooks import fit
+from model.train import checkpoint
+from model.train.codebooks import encode_all, held_out_recall, population
+from model.train.dataset import load
+
+
+def export(
+    home: Path,
+    *,
+    checkpoint_folder: str,
+    codebooks: str,
+    windows: Windows,
+    metrics: dict[str, Any],
+    config: Config | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Publish a bundle, without pointing to it. `metrics` is what `evaluate` returned, with the method `seminar`.
+
+    The codebooks' sizes are those of the pinned version; their centroids are fitted again on the fine-tuned parts, since
+    fine-tuning moved these, and their recall on held-out users is what the gate reads.
+    """
+    tune()
+    config, begin = config or Config(), time.monotonic()
+    found = checkpoint.read(Path(checkpoint_folder))
+    dataset = load(home, windows.end, config.model)
+    model = found.spec.click()
+    model.load_state_dict(found.weights)
+    vocabulary = found.vocabulary(dataset)
+    item_parts, query_parts = encode_all(model.eval().backbone, dataset, vocabulary)
+    chosen = json.loads((path(home / "codebooks", codebooks) / "codebooks.json").read_text())["chosen"]
+    trained = population(dataset, item_parts, query_parts, windows.t3)
+    books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed)
+    recall = held_out_recall(model.backbone, dataset, item_parts, query_parts, books, found.spec.retrieved)
+    bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
+    items = bundle.Table(dataset.item_ids, item_parts, books.item.encode(item_parts), bias)
+    zeros = np.zeros(len(query_parts), np.float32)
+    queries = bundle.Table(dataset.query_ids, query_parts, books.query.encode(query_parts), zeros)
+    mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
+    calibration = metrics["calibration"].get("seminar") or {}
+    manifest = {
+        "created": datetime.now(UTC).isoformat(),
+        "encoder": dataset.encoder,
+        "windows": windows.as_dates(),
+        "logistic": metrics["logistic"]["seminar"],
+        "labels": found.facts["labels"],
+        "methods": metrics["methods"],
+        "metrics": {
+            "gauc": mine["recommendation"]["gauc"],
+            "ndcg10": mine["recommendation"]["ndcg10"],
+            "search_gauc": mine["search"]["gauc"],
+            "logloss": mine["recommendation"]["logloss"],
+            "codes_recall": recall,
+            "predicted_to_observed": calibration.get("predicted_to_observed"),
+            "slope": calibration.get("slope"),
+        },
+        "codes": {**chosen, "recall": recall},
+        "lineage": {
+            "psu": found.facts["psu"],
+            "codebooks": codebooks,
+            "checkpoint": Path(checkpoint_folder).name,
+            "seed": found.facts["seed"],
+            "candidates": metrics.get("candidates"),
+            "seminar": version("seminar"),
+            "torch": version("torch"),
+            "python": platform.python_version(),
+        },
+    }
+
+    def check(folder: Path) -> None:
+        bundle.load(folder)
+
+    def write(folder: Path) -> None:
+        bundle.write(folder, found.spec, model, items, queries, books, manifest)
+
+    name = publish(home / "bundles", write, check)
+    return {"version": name, "codes_recall": recall, "items": len(items.ids), "seconds": round(time.monotonic() - begin, 1)}

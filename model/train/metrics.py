@@ -1,0 +1,110 @@
+"""Metrics of rankings and of probabilities.
+
+Letters: n scored examples, g lists, c candidates of a list. Ties count half, so that a constant score gets AUC 0.5 and no
+method gains from the order in which candidates happen to stand.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def auc(scores: Floats, labels: NDArray[Any]) -> float:
+    """Chance that a positive outscores a negative; NaN where one of them is absent."""
+    positive = labels > 0
+    pos, neg = int(positive.sum()), int((~positive).sum())
+    if not pos or not neg:
+        return float("nan")
+    return float((rankdata(scores)[positive].sum() - pos * (pos + 1) / 2) / (pos * neg))
+
+
+def by_user_auc(scores: Floats, labels: NDArray[Any], users: Ints) -> tuple[Ints, Floats, Floats]:
+    """Users [u] that have both labels, the AUC [u] of each, and the number of their positives [u]."""
+    order = np.argsort(users, kind="stable")
+    found, starts = np.unique(users[order], return_index=True)
+    rows = []
+    for user, part in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        value = auc(scores[part], labels[part])
+        if not np.isnan(value):
+            rows.append((user, value, float((labels[part] > 0).sum())))
+    columns = np.array(rows, np.float64).reshape(-1, 3)
+    return columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2]
+
+
+def interval(values: Floats, weights: Floats, seed: int = 0, rounds: int = 1000) -> tuple[float, float, float]:
+    """The weighted mean over users with a 95 % interval, users resampled."""
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(values), (rounds, len(values)))
+    means = (values[drawn] * weights[drawn]).sum(1) / weights[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(np.average(values, weights=weights)), float(low), float(high)
+
+
+def ranks(scores: Floats, real: NDArray[np.bool_]) -> Floats:
+    """The rank [g], from 1, of candidate 0 in each list of scores [g, c]; a tie counts half."""
+    others = real.copy()
+    others[:, 0] = False
+    above = ((scores > scores[:, :1]) & others).sum(1)
+    level = ((scores == scores[:, :1]) & others).sum(1)
+    return np.asarray(1 + above + level / 2, np.float64)
+
+
+def hit(rank: Floats, k: int) -> Floats:
+    """1 where the rank is k or better."""
+    return (rank <= k).astype(np.float64)
+
+
+def ndcg(rank: Floats, k: int) -> Floats:
+    """Discounted gain of the one right answer at its rank."""
+    return np.where(rank <= k, 1 / np.log2(rank + 1), 0.0)
+
+
+def mrr(rank: Floats) -> Floats:
+    """Reciprocal rank."""
+    return 1 / rank
+
+
+def log_loss(probability: Floats, labels: NDArray[Any]) -> float:
+    """Mean negative log likelihood."""
+    p = np.clip(probability, 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(labels > 0, np.log(p), np.log1p(-p))))
+
+
+def fit_logistic(scores: Floats, labels: NDArray[Any], rounds: int = 50) -> tuple[float, float]:
+    """(scale, shift) of sigmoid(scale * score + shift) with the least log loss; Newton steps with a little damping."""
+    x = np.stack([scores, np.ones_like(scores)], 1)
+    y = (labels > 0).astype(np.float64)
+    w = np.array([1.0, 0.0])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
+        gradient = x.T @ (p - y) + 1e-6 * w
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-4 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        w = w - step * min(1.0, 5.0 / (np.abs(step).max() + 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    return float(w[0]), float(w[1])
+
+
+def calibration(probability: Floats, labels: NDArray[Any], bins: int = 10) -> dict[str, Any]:
+    """Predicted and observed rates by decile, their ratio over all, and the slope of observed on predicted log-odds."""
+    order = np.argsort(probability, kind="stable")
+    y = (labels > 0).astype(np.float64)
+    rows = [
+        {"predicted": float(probability[part].mean()), "observed": float(y[part].mean()), "n": len(part)}
+        for part in np.array_split(order, bins)
+        if len(part)
+    ]
+    odds = np.log(np.clip(probability, 1e-7, 1 - 1e-7) / np.clip(1 - probability, 1e-7, 1))
+    return {
+        "deciles": rows,
+        "predicted_to_observed": float(probability.mean() / max(y.mean(), 1e-12)),
+        "slope": fit_logistic(odds, labels)[0],
+    }

@@ -1,0 +1,50 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import SeminarError
+from features.publish import path, verify
+from features.record import entity_id
+from model import bundle
+from tests.model.conftest import Trained
+
+
+def test_a_bundle_loads_as_it_was_exported(trained: Trained) -> None:
+    folder = path(trained.home / "bundles", trained.bundle)
+    verify(folder)
+    found = bundle.load(folder)
+    assert found.version == trained.bundle
+    assert isinstance(found.items.parts, np.memmap)
+    known = entity_id("milk-0")
+    rows = found.items.rows(np.array([0, known, 12345], np.uint64))
+    assert rows[0] == 0
+    assert found.items.ids[rows[1] - 1] == known
+    assert rows[2] == -1
+    assert found.codebooks.item.encode(found.items.parts).tolist() == found.items.codes.tolist()
+    assert found.manifest["lineage"]["psu"] == trained.psu["version"]
+    assert "GAUC" in (folder / bundle.CARD).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"), [("format", 99, "format"), ("feature_service", "ctr_v9", "feature_service")]
+)
+def test_a_bundle_for_another_reader_is_refused(
+    trained: Trained, tmp_path: Path, name: str, value: object, said: str
+) -> None:
+    copy = tmp_path / "v000009"
+    shutil.copytree(path(trained.home / "bundles", trained.bundle), copy)
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises(SeminarError, match=said):
+        bundle.load(copy)
+
+
+def test_tables_that_do_not_fit_are_refused(trained: Trained, tmp_path: Path) -> None:
+    copy = tmp_path / "v000009"
+    shutil.copytree(path(trained.home / "bundles", trained.bundle), copy)
+    np.save(copy / "items.ids.npy", np.array([1, 2], np.uint64))
+    with pytest.raises(SeminarError, match=r"bundle\.items"):
+        bundle.load(copy)

@@ -1,0 +1,124 @@
+"""No leak: whatever happens at and after a user's target changes no earlier example and no earlier score."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from features import history
+from features.record import RECORD
+from model.train import checkpoint
+from model.train.ctr import logits
+from model.train.dataset import Dataset, load, vocabulary
+from model.train.evaluate import later_targets
+from model.train.examples import ClickExamples, Row, browses, impressions, pad, session_time
+from tests.model.conftest import Trained
+
+
+def scores(found: Dataset, trained: Trained, user: int, prefix: int, now: int) -> torch.Tensor:
+    saved = checkpoint.read(Path(trained.tuned["checkpoint"]))
+    model = saved.spec.click()
+    model.load_state_dict(saved.weights)
+    items = np.arange(1, 30)
+    row = Row(prefix, now, 1, items, np.zeros(29, np.float32), 0, None)
+    with torch.no_grad():
+        return logits(model.eval(), found, saved.vocabulary(found), [pad(user, [row])])[0]
+
+
+def test_what_happens_at_and_after_a_target_changes_no_score(trained: Trained, tmp_path: Path) -> None:
+    whole = load(trained.home, trained.windows.end, trained.config.model)
+    user = 3
+    place = int(browses(whole, user, trained.windows.t3, trained.windows.end)[0])
+    start = whole.histories.offsets[user]
+    prefix = int(whole.basket_starts[start + place])
+    now = session_time(whole, user, prefix)
+    before = scores(whole, trained, user, prefix, now)
+    # Its own search and its basket-mates lie in the session that the prefix excludes.
+    session = whole.histories.of(user)[prefix : place + 1]
+    assert len(session) >= 2
+    assert (session["item"] == 0).any()
+
+    home = tmp_path / "var"
+    for table in history.SCHEMAS:
+        shutil.copytree(trained.home / "history" / table, home / "history" / table)
+    rows = history.read(home, history.EVENTS)
+    records = np.frombuffer(b"".join(rows["sequence"].to_pylist()), RECORD).copy()
+    changed = (records["time"] >= now) & (np.array(rows["user_id"].to_pylist()) == whole.histories.user_ids[user])
+    assert changed.sum() > 5
+    known = records["item"][records["item"] > 0]
+    records["item"][changed] = np.random.default_rng(0).choice(known, changed.sum())
+    records["query"][changed] = 0
+    records["kind"][changed] = 2
+    shutil.rmtree(home / "history" / history.EVENTS)
+    packed = pa.array([r.tobytes() for r in records], pa.binary(32))
+    history.write(home, history.EVENTS, rows.set_column(2, "sequence", packed), "mutated")
+
+    mutated = load(home, trained.windows.end, trained.config.model)
+    assert mutated.histories.records.tobytes() != whole.histories.records.tobytes()
+    assert torch.equal(before, scores(mutated, trained, user, prefix, now))
+
+
+def test_training_reads_nothing_after_its_window(trained: Trained) -> None:
+    whole = load(trained.home, trained.windows.end, trained.config.model)
+    cut = load(trained.home, trained.windows.t2, trained.config.model)
+    assert cut.histories.records["time"].max() < trained.windows.t2
+    known = vocabulary(whole, trained.windows.t2, trained.config.train) > 0
+    assert (known == (vocabulary(cut, trained.windows.t2, trained.config.train) > 0)).all()
+    assert (whole.counts(trained.windows.t2) == cut.counts(trained.windows.t2)).all()
+
+
+def test_prefixes_end_before_the_session(trained: Trained) -> None:
+    found = load(trained.home, trained.windows.end, trained.config.model)
+    for user in range(5):
+        times = found.histories.of(user)["time"]
+        start = found.histories.offsets[user]
+        for place in browses(found, user, 0, trained.windows.end):
+            prefix = int(found.basket_starts[start + place])
+            assert prefix <= place
+            assert prefix == 0 or times[prefix] - times[prefix - 1] > 600_000
+            assert (np.diff(times[prefix : place + 1]) <= 600_000).all()
+
+
+def test_clicks_are_browses_after_the_impression_and_unfinished_ones_wait(trained: Trained) -> None:
+    found = load(trained.home, trained.windows.end, trained.config.model)
+    lists = impressions(trained.home, found, trained.windows.t2, trained.windows.t3)
+    assert len(lists) == 16
+    for user, shown in lists.items():
+        past = found.histories.of(user)
+        for one in shown:
+            assert one.now < trained.windows.t3 - 86_400_000
+            inside = (past["time"] >= one.now) & (past["time"] <= one.now + 86_400_000)
+            clicked = set(
+                found.item_rows[found.histories.offsets[user] : found.histories.offsets[user + 1]][inside].tolist()
+            )
+            assert one.clicks.tolist() == [int(row) in clicked for row in one.items]
+            assert one.clicks.any()
+
+
+def test_examples_say_where_their_labels_come_from(trained: Trained) -> None:
+    found = load(trained.home, trained.windows.t2, trained.config.model)
+    examples = ClickExamples(trained.home, found, trained.windows.t1, trained.windows.t2, 10)
+    assert examples.labels()["impressions"] > 0
+    rng = np.random.default_rng(0)
+    drawn = examples.draw(rng, int(examples.users[0]), 8)
+    assert set(drawn.source.tolist()) == {0, 1}
+    sampled = drawn.source == 0
+    assert (drawn.labels[sampled, 0] == 1).all()
+    assert (drawn.labels[sampled].sum(1) == 1).all()
+    assert (drawn.position[sampled] == -1).all()
+    for items, real in zip(drawn.items[sampled], drawn.real[sampled], strict=True):
+        assert items[0] not in items[1:][real[1:]]
+
+
+def test_evaluation_lists_are_the_same_for_everyone(trained: Trained) -> None:
+    found = load(trained.home, trained.windows.end, trained.config.model)
+    window = trained.windows.t3, trained.windows.end
+    for mode in ("recommendation", "search"):
+        first, again = (later_targets(found, *window, 40, mode, 0) for _ in range(2))
+        assert first.digest() == again.digest() != later_targets(found, *window, 40, mode, 1).digest()
+        for m in first.moments:
+            assert (m.labels[:, 0] == 1).all()
+            assert (m.labels.sum(1) == 1).all()
+            assert ((m.queries[:, 0] > 0) == (mode == "search")).all()

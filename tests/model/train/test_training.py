@@ -1,0 +1,96 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.errors import SeminarError
+from features.publish import current, path
+from model.config import Config, Windows
+from model.train import checkpoint
+from model.train.ctr import finetune
+from model.train.dataset import load, vocabulary
+from model.train.psu import pretrain
+from tests.model.conftest import Trained
+
+
+def test_all_objectives_are_trained_and_finite(trained: Trained) -> None:
+    losses = trained.psu["losses"]
+    assert set(losses) == {"next_pair", "alignment", "relevance"}
+    assert all(math.isfinite(value) for values in losses.values() for value in values)
+    assert current(trained.home / "psu") is not None
+    assert trained.tuned["losses"][-1] < trained.tuned["losses"][0]
+
+
+def test_the_backbone_is_restored_and_reported(trained: Trained) -> None:
+    facts = checkpoint.read(Path(trained.tuned["checkpoint"])).facts
+    assert "backbone.attention.w_q" in facts["restored"]["restored"]
+    assert not [name for name in facts["restored"]["unused"] if name.startswith("backbone.")]
+    assert "item_bias.weight" in facts["restored"]["new"]
+    assert facts["labels"]["impressions"] > 0
+
+
+def test_a_warm_start_maps_embeddings_by_id_never_by_row(trained: Trained) -> None:
+    saved = checkpoint.read(path(trained.home / "psu", trained.psu["version"]))
+    dataset = load(trained.home, trained.windows.t2, trained.config.model)
+    rows = vocabulary(dataset, trained.windows.t2, trained.config.train)
+    known = np.flatnonzero(rows)
+    shuffled = rows.copy()
+    shuffled[known] = np.random.default_rng(0).permutation(rows[known])
+    mapped = checkpoint.map_tables(saved, dataset, shuffled)["backbone.items.id_table.weight"]
+    before, after = saved.vocabulary(dataset), shuffled
+    both = np.flatnonzero((before > 0) & (after > 0))
+    assert len(both) > 10
+    assert torch.equal(mapped[after[both]], saved.weights["backbone.items.id_table.weight"][before[both]])
+    fewer = checkpoint.Checkpoint(saved.spec, saved.weights, saved.ids[:-1], saved.facts)
+    place = int(np.flatnonzero(dataset.item_ids == saved.ids[-1])[0]) + 1
+    table = checkpoint.map_tables(fewer, dataset, rows)["backbone.items.id_table.weight"]
+    kin = [row for row in before.nonzero()[0] if dataset.types[row] == dataset.types[place] and row != place]
+    assert torch.allclose(
+        table[rows[place]], saved.weights["backbone.items.id_table.weight"][before[kin]].mean(0), atol=1e-5
+    )
+
+
+def test_training_is_the_same_for_a_seed(trained: Trained) -> None:
+    runs = [
+        finetune(trained.home, windows=trained.windows, psu=trained.psu["version"], config=trained.config, seed=seed)
+        for seed in (0, 1)
+    ]
+    assert runs[0]["losses"] == trained.tuned["losses"]
+    assert runs[0]["losses"] != runs[1]["losses"]
+
+
+def test_an_objective_can_be_switched_off(trained: Trained) -> None:
+    train = {**trained.config.as_dict()["train"], "alignment": 0.0, "relevance": 0.0}
+    config = Config.load({"model": trained.config.as_dict()["model"], "train": train})
+    found = pretrain(trained.home, windows=trained.windows, config=config)
+    assert found["losses"]["next_pair"] != trained.psu["losses"]["next_pair"]
+
+
+def test_codebooks_report_recall_by_size(trained: Trained) -> None:
+    rows = trained.codebooks["recall"]
+    assert [row["bits"] for row in rows] == sorted(row["bits"] for row in rows)
+    assert all(0 <= row["recall_scan"] <= row["recall"] <= 1 for row in rows)
+    assert all(row["item_bytes"] + row["query_bytes"] <= 64 for row in rows)
+
+
+def test_evaluation_covers_methods_and_modes(trained: Trained) -> None:
+    found = {(m["name"], m["mode"]): m for m in trained.metrics["methods"]}
+    assert {name for name, _ in found} == {"seminar", "popularity", "own_frequency"}
+    assert {mode for _, mode in found} == {"recommendation", "search"}
+    for row in found.values():
+        assert row["gauc_lo"] <= row["gauc"] <= row["gauc_hi"]
+        assert 0 <= row["ndcg10"] <= row["hit10"] <= 1
+    assert found["seminar", "recommendation"]["gauc"] > 0.6  # users keep to two of six categories
+
+
+@pytest.mark.parametrize("bad", [{"t1": "yesterday"}, {"t1": "2025-02-19"}, {"t2": None}])
+def test_windows_are_checked(trained: Trained, bad: dict[str, str]) -> None:
+    with pytest.raises(SeminarError, match="windows"):
+        Windows.from_dates({**trained.windows.as_dates(), **bad})
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(SeminarError, match="wings"):
+        Config.load({"model": {"wings": 2}})
