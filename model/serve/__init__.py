@@ -1,0 +1,1 @@
+"""Answers click-through rates from online features with the promoted bundle."""

@@ -1,0 +1,127 @@
+import dataclasses
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features import history
+from features.online import Online
+from features.publish import path
+from features.record import RECORD, entity_id, signed
+from model import bundle
+from model.serve.scorer import Scorer
+from model.train import checkpoint
+from model.train.ctr import logits
+from model.train.dataset import load
+from model.train.examples import Row, pad
+from tests.model.conftest import Trained
+
+ITEMS = [f"{kind}-{i}" for kind in ("milk", "bread", "rice") for i in range(4)]
+
+
+@pytest.fixture
+def scorer(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    monkeypatch.setenv("SEMINAR_HOME", str(trained.home))
+    return Scorer(bundle.load(path(trained.home / "bundles", trained.bundle)), Online())
+
+
+@pytest.mark.parametrize("query", ["", "milk"])
+def test_serving_scores_what_training_would(scorer: Scorer, trained: Trained, query: str) -> None:
+    dataset = load(trained.home, trained.windows.end, trained.config.model)
+    saved = checkpoint.read(Path(trained.tuned["checkpoint"]))
+    model = saved.spec.click()
+    model.load_state_dict(saved.weights)
+    user = dataset.histories.user_ids[2]
+    place = {item: row for row, item in enumerate(dataset.item_ids.tolist(), 1)}
+    rows = np.array([place[entity_id(key)] for key in ITEMS])
+    asked = 1 + dataset.query_ids.tolist().index(entity_id(query)) if query else 0
+    now = trained.windows.end
+    row = Row(len(dataset.histories.of(2)), now, asked, rows, np.zeros(len(rows), np.float32), 0, None)
+    expected = logits(model.eval(), dataset, saved.vocabulary(dataset), [pad(2, [row])])[0][0].detach().numpy()
+    answer = scorer.score(user, ITEMS, query=query, time_ms=now)
+    scale, shift = trained.metrics["logistic"]["seminar"]
+    assert answer.degraded == []
+    assert answer.rates == pytest.approx((1 / (1 + np.exp(-(scale * expected + shift)))).tolist(), abs=1e-5)
+
+
+def test_quantised_search_scores_nearly_the_same(scorer: Scorer, trained: Trained) -> None:
+    other = Scorer(bundle.load(path(trained.home / "bundles", trained.bundle)), Online(), method="pq")
+    exact = scorer.score("user-2", ITEMS, time_ms=trained.windows.end).rates
+    quantised = other.score("user-2", ITEMS, time_ms=trained.windows.end).rates
+    assert quantised == pytest.approx(exact, abs=0.1)
+
+
+def test_an_unknown_user_is_scored_and_marked(scorer: Scorer, trained: Trained) -> None:
+    answer = scorer.score("nobody", ITEMS, query="milk", time_ms=trained.windows.end, explain=True)
+    assert answer.degraded == ["unknown user: no sequence"]
+    assert all(rate is not None and 0 <= rate <= 1 for rate in answer.rates)
+    assert answer.explanation is not None
+    assert answer.explanation["behaviours"] == []
+
+
+def test_an_unknown_candidate_gets_null_and_a_reason(scorer: Scorer, trained: Trained) -> None:
+    answer = scorer.score("user-1", ["milk-0", "no such thing", "rice-1"], time_ms=trained.windows.end)
+    assert [rate is None for rate in answer.rates] == [False, True, False]
+    assert [bool(reason) for reason in answer.reasons] == [False, True, False]
+
+
+def test_a_cold_item_is_scored_from_its_content(scorer: Scorer, trained: Trained) -> None:
+    moment = datetime(2025, 3, 1, tzinfo=UTC)
+    row = {
+        "item": signed(entity_id("milk-new")),
+        "event_timestamp": moment,
+        "item_id": "milk-new",
+        "title": "milk number 0",
+        "category": "milk",
+        "brand": "brand 0",
+        "attributes": '{"product_type": "milk"}',
+    }
+    Online().write_items(pa.Table.from_pylist([row], schema=history.SCHEMAS["items"]))
+    answer = scorer.score("user-1", ["milk-new", "milk-0"], query="milk", time_ms=trained.windows.end)
+    assert answer.reasons == [None, None]
+    assert answer.rates[0] is not None
+
+
+def test_new_events_change_the_score_without_a_restart(scorer: Scorer, trained: Trained) -> None:
+    now = trained.windows.end
+    before = scorer.score("user-new", ["milk-0"], time_ms=now + 10_000)
+    records = np.zeros(20, RECORD)
+    records["time"], records["item"], records["kind"] = now + np.arange(20), entity_id("milk-0"), 2
+    Online().append({"user-new": records})
+    after = scorer.score("user-new", ["milk-0"], time_ms=now + 10_000)
+    assert (before.length, after.length) == (0, 20)
+    assert after.rates[0] > before.rates[0]  # type: ignore[operator]
+    early = scorer.score("user-new", ["milk-0"], time_ms=now + 4)
+    assert early.length == 5  # what is later than the request does not count
+
+
+def test_explanations_name_past_behaviours(scorer: Scorer, trained: Trained) -> None:
+    answer = scorer.score("user-3", ITEMS, query="milk", time_ms=trained.windows.end, explain=True)
+    found = answer.explanation
+    assert found is not None
+    assert found["candidate"] == ITEMS[0]
+    shares = [b["attention"] for b in found["behaviours"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= found["attention_total"] + 1e-4 <= 1.001
+    assert all(b["age_s"] > 0 for b in found["behaviours"])
+    assert all(b["title"] if b["kind"] == "browse" else b["query"] for b in found["behaviours"])
+
+
+def test_a_store_that_is_away_costs_the_sequence_never_the_answer(
+    scorer: Scorer, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = scorer._online._provider.online_store
+    connection = store._conn
+    store._conn = broken = sqlite3.connect(":memory:", check_same_thread=False)
+    broken.close()
+    try:
+        answer = scorer.score("user-3", ["milk-0", "unknown"], query="milk", time_ms=trained.windows.end)
+    finally:
+        store._conn = connection
+    assert answer.degraded[0].startswith("store:")
+    assert answer.rates[0] is not None
+    assert answer.rates[1] is None
+    assert dataclasses.replace(answer).length == 0
