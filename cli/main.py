@@ -1,0 +1,425 @@
+"""The `seminar` command: verbs only. Each calls one function of a package; imports wait until a verb needs them."""
+
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import Output, fail
+from features.errors import SeminarError
+from features.settings import settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: what should be, what is.")
+history_app = typer.Typer(no_args_is_help=True, help="History: bulk import, and whether online agrees with it.")
+train_app = typer.Typer(no_args_is_help=True, help="Train without Airflow: the same functions that the DAGs call.")
+codebooks_app = typer.Typer(no_args_is_help=True, help="Product-quantisation codebooks.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(history_app, name="history")
+app.add_typer(train_app, name="train")
+app.add_typer(codebooks_app, name="codebooks")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")]
+Bootstrap = Annotated[str | None, typer.Option(help="Brokers; else KAFKA_BOOTSTRAP_SERVERS.")]
+
+
+def brokers(bootstrap: str | None) -> str:
+    """The brokers named by the option or the environment."""
+    found = bootstrap or settings().bootstrap_servers
+    if not found:
+        raise SeminarError("KAFKA_BOOTSTRAP_SERVERS", "", "is not set", "name a broker, e.g. 127.0.0.1:9092")
+    return found
+
+
+def moment(text: str | None) -> int:
+    """A date or time (RFC 3339; UTC when no zone is given) as ms; now when absent."""
+    if text is None:
+        return int(datetime.now(UTC).timestamp() * 1000)
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SeminarError("time", text, "is no RFC 3339 date or time", "write e.g. 2017-10-01T00:00:00Z") from error
+    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@app.command()
+def apply(as_json: Json = False) -> None:
+    """Register the feature definitions for this SEMINAR_HOME (what `feast apply` does)."""
+    from features.repository import apply as register
+
+    settings().home.mkdir(parents=True, exist_ok=True)
+    register()
+    out = Output(as_json)
+    out.line(f"feature repository ready in {settings().home}")
+    out.result({"home": str(settings().home)})
+
+
+@app.command()
+def demo(
+    households: Annotated[int, typer.Option(min=20, help="How many households of the Complete Journey to take.")] = 300,
+    as_json: Json = False,
+) -> None:
+    """The main job from event to score, on real purchase histories; ends with report.html in SEMINAR_HOME."""
+    from cli.demo import run
+
+    run(Output(as_json), households)
+
+
+@topics_app.command("plan")
+def topics_plan(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Show how the broker's topics differ from what is declared."""
+    from streaming import topics
+
+    out, drift = Output(as_json), topics.plan(brokers(bootstrap))
+    for line in drift or ["topics are as declared"]:
+        out.line(str(line))
+    out.result({"drift": [str(x) for x in drift]})
+
+
+@topics_app.command("apply")
+def topics_apply(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Create the declared topics that are missing."""
+    from streaming import topics
+
+    out, done = Output(as_json), topics.apply(brokers(bootstrap))
+    for line in done or ["topics are as declared"]:
+        out.line(str(line))
+    out.result({"done": [str(x) for x in done]})
+
+
+@app.command()
+def consume(
+    bootstrap: Bootstrap = None,
+    group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
+    instance: Annotated[str, typer.Option(help="Static member id; distinct for each member.")] = "seminar-1",
+    as_json: Json = False,
+) -> None:
+    """Append events from Kafka to the online sequences and to history, until SIGTERM or Ctrl-C."""
+    from features.online import Online
+    from streaming import consumer
+
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    total = consumer.run(brokers(bootstrap), Online(), settings().home, stop, group=group, instance=instance)
+    Output(as_json).result(total)
+
+
+@app.command()
+def produce(
+    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")],
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Send the events of a file to Kafka, each validated first; stops at the first that is no valid event."""
+    from streaming.events import Invalid, parse
+    from streaming.importer import read_jsonl
+    from streaming.producer import Producer
+
+    with Producer(brokers(bootstrap), "seminar-produce") as producer:
+        for number, message in enumerate(read_jsonl(file), 1):
+            try:
+                producer.send(parse(message))
+            except Invalid as bad:
+                raise SeminarError(f"{file}:{number} {bad.field}", bad.value, bad.reason, "correct the line") from None
+    out = Output(as_json)
+    out.line(f"{producer.acknowledged:,} events acknowledged")
+    out.result({"acknowledged": producer.acknowledged})
+
+
+@app.command()
+def deadletters(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Show messages that were no valid events: where they came from and why they were refused."""
+    from streaming.deadletters import read_all
+
+    out, letters = Output(as_json), list(read_all(brokers(bootstrap)))
+    out.table(
+        ["origin", "field", "value", "reason"], [(x["origin"], x["field"], x["value"][:40], x["reason"]) for x in letters]
+    )
+    out.result({"dead_letters": letters})
+
+
+@history_app.command("import")
+def history_import(
+    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")], as_json: Json = False
+) -> None:
+    """Bring past events into history and the online store in bulk, without a broker; safe to repeat."""
+    from features.online import Online
+    from streaming.deadletters import FileSink
+    from streaming.importer import import_events, read_jsonl
+
+    out, home = Output(as_json), settings().home
+    sink = FileSink(home)
+    with out.progress("importing") as advance:
+        done = import_events(file.name, read_jsonl(file), Online(), home, sink, on_batch=advance)
+    out.line(
+        f"{done.accepted:,} events imported, {done.rejected:,} refused" + (f" (see {sink.path})" if done.rejected else "")
+    )
+    out.result({"events": done.counts, "rejected": done.rejected})
+
+
+@history_app.command("parity")
+def history_parity(as_json: Json = False) -> None:
+    """Compare every user's online sequence with history; exit status 1 when they differ."""
+    from features.online import Online
+    from features.parity import compare
+
+    out, found = Output(as_json), compare(Online(), settings().home)
+    out.line(f"{found['users']:,} users, {found['equal']:,} equal, edit distance {found['edit_distance']:,}")
+    out.result(found)
+    if found["edit_distance"]:
+        raise SeminarError(
+            "parity", found["differing"], "users differ", "wait for the consumer's lag to end, then look again"
+        )
+
+
+def windows_from(t1: str | None, t2: str | None, t3: str | None, end: str | None) -> Any:
+    """The windows of the options, or those cut from history."""
+    from features.history import read_sequences
+    from model.config import Windows
+
+    given = {"t1": t1, "t2": t2, "t3": t3, "end": end}
+    if any(given.values()):
+        return Windows.from_dates({name: value for name, value in given.items() if value})
+    return Windows.from_history(read_sequences(settings().home))
+
+
+Date = Annotated[str | None, typer.Option(help="UTC date; give all four, or none: then they are cut from history.")]
+Configuration = Annotated[Path | None, typer.Option(help="TOML with the tables model and train.", exists=True)]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+@train_app.command("psu")
+def train_psu(
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Pretrain the PSU on what happened before t1, and publish it."""
+    from model.config import Config
+    from model.train.psu import pretrain
+
+    found = pretrain(settings().home, windows=windows_from(t1, t2, t3, end), config=Config.load(config), seed=seed)
+    out = Output(as_json)
+    out.line(f"psu {found['version']}: " + ", ".join(f"{name} {values[-1]}" for name, values in found["losses"].items()))
+    out.result(found)
+
+
+@train_app.command("ctr")
+def train_ctr(
+    psu: Annotated[str | None, typer.Option(help="PSU version to restore; the current one if absent.")] = None,
+    scratch: Annotated[bool, typer.Option(help="Start from scratch instead.")] = False,
+    search: Annotated[str, typer.Option(help="seminar, din_full or din_recent.")] = "seminar",
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune the click model on [t1, t2); prints its checkpoint's folder."""
+    from features.publish import current
+    from model.config import Config
+    from model.train.ctr import finetune
+
+    home = settings().home
+    found = finetune(
+        home,
+        windows=windows_from(t1, t2, t3, end),
+        psu=None if scratch else psu or current(home / "psu"),
+        search=search,
+        config=Config.load(config),
+        seed=seed,
+    )
+    out = Output(as_json)
+    out.line(f"checkpoint {found['checkpoint']}: log loss by epoch {found['losses']}")
+    out.result(found)
+
+
+@codebooks_app.command("build")
+def codebooks_build(
+    psu: Annotated[str | None, typer.Option(help="PSU version; the current one if absent.")] = None,
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    as_json: Json = False,
+) -> None:
+    """Fit product quantisers on a PSU's item and query parts; recall on held-out users by code size."""
+    from features.publish import current
+    from model.train.codebooks import build
+
+    home = settings().home
+    version = psu or current(home / "psu")
+    if version is None:
+        raise SeminarError("psu version", "", "is not published yet", "run `seminar train psu` first")
+    found = build(home, psu=version, windows=windows_from(t1, t2, t3, end))
+    out = Output(as_json)
+    out.table(
+        ["bits", "recall", "scan alone"],
+        [(r["bits"], f"{r['recall']:.4f}", f"{r['recall_scan']:.4f}") for r in found["recall"]],
+    )
+    out.result(found)
+
+
+@app.command()
+def evaluate(
+    checkpoints: Annotated[list[str], typer.Argument(help="name=folder of each checkpoint to compare.")],
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare checkpoints, popularity and the user's own frequency on the same later events."""
+    from model.config import Config
+    from model.train.evaluate import evaluate as compare
+
+    named = {}
+    for text in checkpoints:
+        name, _, folder = text.rpartition("=")
+        named[name or Path(folder).name] = folder
+    windows = windows_from(t1, t2, t3, end)
+    found = compare(settings().home, checkpoints=named, windows=windows, config=Config.load(config), seed=seed)
+    out = Output(as_json)
+    columns = ("name", "mode", "gauc", "gauc_lo", "gauc_hi", "ndcg10", "logloss")
+    out.table(columns, [[f"{m[c]:.4f}" if isinstance(m[c], float) else m[c] for c in columns] for m in found["methods"]])
+    out.result(found)
+
+
+@app.command()
+def promote(bundle: Annotated[str, typer.Argument(help="Bundle version, e.g. v000002.")], as_json: Json = False) -> None:
+    """Point the scorers to a bundle that passes the gate."""
+    from model.train import release
+
+    out, home = Output(as_json), settings().home
+    judged = release.gate(home, bundle=bundle)
+    missed = [f"{x['name']} {x['value']} (limit {x['limit']})" for x in judged["checks"] if not x["passed"]]
+    if missed:
+        raise SeminarError("bundle", bundle, f"failed the gate: {', '.join(missed)}", "the former one serves on")
+    found = release.promote(home, bundle=bundle)
+    out.line(f"bundle {found['bundle']} is served; before: {found['former'] or 'none'}")
+    out.result(found)
+
+
+@app.command()
+def rollback(as_json: Json = False) -> None:
+    """Point the scorers back to what was served before."""
+    from model.train import release
+
+    found = release.rollback(settings().home)
+    out = Output(as_json)
+    out.line(f"bundle {found['bundle']} is served again; withdrawn: {found['former']}")
+    out.result(found)
+
+
+@app.command()
+def score(
+    user: Annotated[str, typer.Option(help="Whose history.")],
+    candidates: Annotated[str, typer.Option(help="Item ids, separated by commas.")],
+    query: Annotated[str | None, typer.Option(help="What the user searches for.")] = None,
+    time: Annotated[str | None, typer.Option(help="When (RFC 3339); now if absent.")] = None,
+    explain: Annotated[bool, typer.Option(help="Which past behaviours the first candidate retrieved.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score candidates in this process with the promoted bundle, as `seminar serve` would."""
+    from cli.scoring import show, show_explanation
+    from features.online import Online
+    from model.serve.swap import Swap
+
+    swap = Swap(settings().bundles, online := Online())
+    swap.look()
+    keys = [key for key in candidates.split(",") if key]
+    if not keys:
+        raise SeminarError("candidates", candidates, "names no item", "separate item ids by commas")
+    from features.record import entity_id
+
+    answer = swap.scorer().score(user, keys, query=query, time_ms=moment(time), explain=explain).as_dict()
+    rows = online.items([entity_id(key) for key in keys])
+    out = Output(as_json)
+    show(out, answer, {key: row["title"] or "" for key, row in zip(keys, rows, strict=True) if row}, query)
+    for reason in answer["degraded"]:
+        out.line(f"degraded: {reason}")
+    if explain:
+        show_explanation(out, answer["explain"])
+    out.result(answer)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What is here, and the next command."""
+    from cli.status import look
+
+    out, found = Output(as_json), look(settings().home)
+    out.table(["what", "state"], [(name, state) for name, state in found["state"].items()])
+    out.line(f"next: {found['next']}")
+    out.result(found)
+
+
+@app.command("airflow")
+def airflow_environment() -> None:
+    """Print the variables with which stock `airflow` commands see the DAGs: eval "$(seminar airflow)"."""
+    import shlex
+
+    from cli.airflow import environment
+
+    for name, value in environment(settings().home).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind.")] = 8080,
+) -> None:
+    """Answer click-through rates over HTTP with the promoted bundle."""
+    from model.serve import http
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    http.serve(host, port)
+
+
+def main() -> None:
+    """Entry point: every refusal is one sentence on stderr and exit status 1."""
+    # Read when the OpenMP library is loaded, which is later: threads that wait must not spin, that is ten times slower
+    # on busy cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that import each other
+    try:
+        app(standalone_mode=False)
+    except SeminarError as error:
+        sys.exit(fail(str(error)))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(fail("interrupted"))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or settings().home
+        sys.exit(fail(str(SeminarError("SEMINAR_HOME", where, "is on a full disk", "free some space, then run again"))))
+    except Exception as error:
+        # click's own usage errors know how to show themselves
+        show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or status is None:
+            raise
+        show()
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The command line as a person meets it: one sentence and exit status 1 for a refusal, one JSON object with --json."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def seminar(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP_SERVERS"} | {"SEMINAR_HOME": str(home)}
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["topics", "plan"], "KAFKA_BOOTSTRAP_SERVERS"),
+        (["topics", "plan", "--bootstrap", "127.0.0.1:9"], "127.0.0.1:9"),
+        (["history", "parity"], "seminar apply"),
+        (["train", "psu"], "too short"),
+        (["train", "psu", "--t1", "2017-01-01"], "windows.t2"),
+        (["codebooks", "build"], "seminar train psu"),
+        (["promote", "v000001"], "not published"),
+        (["rollback"], "no former version"),
+        (["score", "--user", "u", "--candidates", "a"], "seminar apply"),
+        (["produce", "no-such-file", "--bootstrap", "127.0.0.1:9"], "127.0.0.1:9"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_status_1(tmp_path: Path, arguments: list[str], said: str) -> None:
+    run = seminar(tmp_path / "var", *arguments)
+    assert run.returncode == 1, run.stderr
+    lines = [line for line in run.stderr.splitlines() if line.startswith("seminar: ")]
+    assert len(lines) == 1, run.stderr
+    assert said in lines[0]
+    assert "Traceback" not in run.stderr
+
+
+def test_a_taken_port_is_named(home: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        run = seminar(home, "serve", "--port", str(port))
+    assert run.returncode == 1
+    assert f"127.0.0.1:{port}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_second_demo_on_the_same_home_is_refused(tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / ".demo.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run = seminar(tmp_path, "demo")
+    assert run.returncode == 1
+    assert "in use by another demo" in run.stderr
+
+
+def test_status_names_the_next_command_and_import_is_safe_to_repeat(tmp_path: Path) -> None:
+    home = tmp_path / "var"
+    assert json.loads(seminar(home, "status", "--json").stdout.splitlines()[-1])["next"].startswith("seminar apply")
+    assert seminar(home, "apply").returncode == 0
+    events = [
+        {"specversion": "1.0", "type": "seminar.item.v1", "source": "t", "id": "1", "time": "2025-01-01T00:00:00Z",
+         "data": {"item_id": "a", "title": "apples"}},
+        {"specversion": "1.0", "type": "seminar.browse.v1", "source": "t", "id": "2", "time": "2025-01-01T00:00:01Z",
+         "data": {"user_id": "u", "item_id": "a", "query": "Apples"}},
+        {"specversion": "1.0", "type": "seminar.search.v1", "source": "t", "id": "3", "time": "2025-01-01T00:00:00Z",
+         "data": {"user_id": "u"}},
+    ]  # fmt: skip
+    file = tmp_path / "events.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    for _ in range(2):
+        run = seminar(home, "history", "import", str(file), "--json")
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout.splitlines()[-1]) == {"events": {"item": 1, "browse": 1}, "rejected": 1}
+    parity = json.loads(seminar(home, "history", "parity", "--json").stdout.splitlines()[-1])
+    assert (parity["users"], parity["equal"], parity["edit_distance"]) == (1, 1, 0)
+    assert "train psu" in json.loads(seminar(home, "status", "--json").stdout.splitlines()[-1])["next"]

@@ -1,0 +1,63 @@
+"""What a new user does: clone, `make demo`, the commands that it prints, the blocks of the README."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from features.settings import REPOSITORY
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+
+
+def sh(command: str, cwd: Path, timeout: float = 1200) -> str:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("SEMINAR_HOME", "VIRTUAL_ENV", "KAFKA_BOOTSTRAP_SERVERS")}
+    run = subprocess.run(
+        ["bash", "-euc", command], cwd=cwd, env=inherited, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert run.returncode == 0, f"{command}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean clone in which `make demo` ran."""
+    folder = tmp_path_factory.mktemp("clone") / "seminar"
+    sh(f"git clone -q {REPOSITORY} {folder}", REPOSITORY)
+    (folder.parent / "demo.log").write_text(sh("make demo", folder))
+    return folder
+
+
+def test_the_demo_reports_what_it_did(clone: Path) -> None:
+    facts = json.loads((clone / "var" / "report.json").read_text())
+    assert facts["stream"]["parity"]["edit_distance"] == 0
+    assert facts["stream"]["parity"]["users"] == facts["households"]
+    assert len(facts["stream"]["dead_letters"]) == facts["stream"]["bad"]
+    assert facts["stream"]["events"] >= 20_000
+    assert facts["training"]["ctr"]["promote"]["bundle"] == "v000001"
+    assert facts["scoring"]["change"]["before"] != facts["scoring"]["change"]["after"]
+    assert len((clone / "var" / "report.html").read_text()) > 100_000
+
+
+def test_the_commands_that_it_prints_work(clone: Path) -> None:
+    lines = (clone.parent / "demo.log").read_text().split("Next:\n")[1].strip().splitlines()
+    serve, curl, score = (line.strip() for line in lines[:3])
+    curl = curl.replace("curl -s", "curl -sf --retry 60 --retry-delay 1 --retry-connrefused")
+    answer = json.loads(sh(f"{serve} >/dev/null 2>&1 & server=$!\n{curl}\nkill $server", clone))
+    assert len(answer["scores"]) == 5
+    assert all(row["rate"] is not None for row in answer["scores"])
+    assert "behaviours retrieved" in sh(score, clone)
+
+
+def test_every_block_of_the_readme_runs(clone: Path) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (clone / "README.md").read_text(), re.S)
+    assert len(blocks) >= 2
+    printed = [sh(block, clone) for block in blocks]
+    assert '"model_version": "v000001"' in printed[0].replace('":"', '": "')
+
+
+def test_no_process_is_left(clone: Path) -> None:
+    assert str(clone) not in subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
