@@ -58,6 +58,7 @@ def stop(*_):
     raise Terminated
 
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it otherwise
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="ours: %(message)s")
 home, folder = map(Path, sys.argv[1:])
 airflow.prepare(home, folder)
