@@ -43,6 +43,8 @@ MADE = (
     "online.db-shm online.db-wal psu registry.db report.html report.json reports"
 )
 """What a demo makes in its home, and what the next one removes first."""
+MARK = ".demo"
+"""Says that a home belongs to the demo: it never removes what others made."""
 
 
 def run(out: Output, households: int) -> dict[str, Any]:
@@ -145,7 +147,10 @@ def machine() -> dict[str, Any]:
 
 
 def clear(home: Path) -> None:
-    """Remove what a former demo made here."""
+    """Remove what a former demo made here; SeminarError when something is here that no demo made."""
+    if not (home / MARK).exists() and any((home / name).exists() for name in MADE.split()):
+        raise SeminarError("SEMINAR_HOME", home, "holds what no demo made", "set another SEMINAR_HOME for the demo")
+    (home / MARK).touch()
     for name in MADE.split():
         path = home / name
         if path.is_dir():

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import warnings
@@ -395,6 +396,14 @@ def serve(
     http.serve(host, port)
 
 
+def disk_full(error: Exception) -> bool:
+    """Whether an error of the system, of Arrow or of SQLite says that there is no space left."""
+    words = str(error).lower()
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "no space left" in words or "disk is full" in words
+    )
+
+
 def main() -> None:
     """Entry point: every refusal is one sentence on stderr and exit status 1."""
     # Read when the OpenMP library is loaded, which is later: threads that wait must not spin, that is ten times slower
@@ -407,10 +416,10 @@ def main() -> None:
         sys.exit(fail(str(error)))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(fail("interrupted"))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, sqlite3.OperationalError) as error:
+        if not disk_full(error):
             raise
-        where = error.filename or settings().home
+        where = getattr(error, "filename", None) or settings().home
         sys.exit(fail(str(SeminarError("SEMINAR_HOME", where, "is on a full disk", "free some space, then run again"))))
     except Exception as error:
         # click's own usage errors know how to show themselves

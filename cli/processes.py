@@ -63,6 +63,10 @@ class Child:
             lines = self.log.read_text(errors="replace").strip().splitlines() or ["(empty)"]
             raise SeminarError("process", self._name, f"ended with {status}: {lines[-1]}", f"see {self.log}")
 
+    def wait(self, patience: float) -> int:
+        """Wait until it ends by itself; the exit status."""
+        return self._process.wait(patience)
+
     def stop(self, patience: float = 20.0) -> int:
         """SIGTERM, then SIGKILL after `patience` seconds; the exit status."""
         if self._process.poll() is None:

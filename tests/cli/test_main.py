@@ -62,6 +62,37 @@ def test_a_second_demo_on_the_same_home_is_refused(tmp_path: Path) -> None:
     assert "in use by another demo" in run.stderr
 
 
+def test_the_demo_never_removes_what_others_made(home: Path) -> None:
+    run = seminar(home, "demo")
+    assert run.returncode == 1
+    assert "no demo made" in run.stderr
+    assert (home / "registry.db").exists()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    """On a real file system of half a megabyte."""
+    if os.geteuid():
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], check=True)
+    try:
+        assert seminar(disk, "apply").returncode == 0
+        events = [
+            {"type": "seminar.item.v1", "source": "t", "id": str(i), "time": "2025-01-01T00:00:00Z",
+             "data": {"item_id": str(i), "title": os.urandom(200).hex()}}
+            for i in range(4000)
+        ]  # fmt: skip
+        file = tmp_path / "events.jsonl"
+        file.write_text("".join(json.dumps(event) + "\n" for event in events))
+        run = seminar(disk, "history", "import", str(file))
+        assert run.returncode == 1, run.stderr
+        assert "is on a full disk" in run.stderr
+        assert "Traceback" not in run.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_status_names_the_next_command_and_import_is_safe_to_repeat(tmp_path: Path) -> None:
     home = tmp_path / "var"
     assert json.loads(seminar(home, "status", "--json").stdout.splitlines()[-1])["next"].startswith("seminar apply")
