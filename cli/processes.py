@@ -1,22 +1,14 @@
 """Child processes of a command: they write to log files and end with it, whatever ends it."""
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from features.children import die_with_parent
 from features.errors import SeminarError
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    # Linux: the kernel sends SIGTERM when the parent ends, even by SIGKILL.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:
@@ -42,7 +34,7 @@ class Child:
                 stderr=stream,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which stops its children in order
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent(),
             )
 
     def __enter__(self) -> "Child":

@@ -4,22 +4,14 @@ Never for production: a SIGKILL loses the last second and a half of what it ackn
 real cluster instead.
 """
 
-import ctypes
 import importlib.util
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from features.children import die_with_parent
 from features.errors import SeminarError
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class EmbeddedBroker:
@@ -47,7 +39,7 @@ class EmbeddedBroker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the owner alone, which stops its clients first
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent(),
             )
         self.bootstrap = f"127.0.0.1:{port}"
         try:

@@ -48,5 +48,5 @@ def test_a_child_that_ended_is_reported_with_its_last_words(tmp_path: Path, monk
     monkeypatch.setenv("SEMINAR_HOME", str(tmp_path / "nowhere"))
     with Child(["serve", "--port", "0"], tmp_path / "log") as child:
         child.wait(60)
-        with pytest.raises(SeminarError, match="ended with 1.*seminar apply"):
+        with pytest.raises(SeminarError, match=r"ended with 1.*seminar apply"):
             child.check()
