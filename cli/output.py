@@ -4,11 +4,14 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")]
 
 
 class Output:

@@ -1,0 +1,163 @@
+"""Verbs of training and release: the same functions that the DAGs call, by hand."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.output import Json, Output
+from features.errors import SeminarError
+from features.settings import settings
+
+app = typer.Typer()
+train_app = typer.Typer(no_args_is_help=True, help="Train without Airflow: the same functions that the DAGs call.")
+codebooks_app = typer.Typer(no_args_is_help=True, help="Product-quantisation codebooks.")
+app.add_typer(train_app, name="train")
+app.add_typer(codebooks_app, name="codebooks")
+
+
+def windows_from(t1: str | None, t2: str | None, t3: str | None, end: str | None) -> Any:
+    """The windows of the options, or those cut from history."""
+    from features.history import read_sequences
+    from model.config import Windows
+
+    given = {"t1": t1, "t2": t2, "t3": t3, "end": end}
+    if any(given.values()):
+        return Windows.from_dates({name: value for name, value in given.items() if value})
+    return Windows.from_history(read_sequences(settings().home))
+
+
+Date = Annotated[str | None, typer.Option(help="UTC date; give all four, or none: then they are cut from history.")]
+Configuration = Annotated[Path | None, typer.Option(help="TOML with the tables model and train.", exists=True)]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+
+
+@train_app.command("psu")
+def train_psu(
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Pretrain the PSU on what happened before t1, and publish it."""
+    from model.config import Config
+    from model.train.psu import pretrain
+
+    found = pretrain(settings().home, windows=windows_from(t1, t2, t3, end), config=Config.load(config), seed=seed)
+    out = Output(as_json)
+    out.line(f"psu {found['version']}: " + ", ".join(f"{name} {values[-1]}" for name, values in found["losses"].items()))
+    out.result(found)
+
+
+@train_app.command("ctr")
+def train_ctr(
+    psu: Annotated[str | None, typer.Option(help="PSU version to restore; the current one if absent.")] = None,
+    scratch: Annotated[bool, typer.Option(help="Start from scratch instead.")] = False,
+    search: Annotated[str, typer.Option(help="seminar, din_full or din_recent.")] = "seminar",
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune the click model on [t1, t2); prints its checkpoint's folder."""
+    from features.publish import current
+    from model.config import Config
+    from model.train.ctr import finetune
+
+    home = settings().home
+    found = finetune(
+        home,
+        windows=windows_from(t1, t2, t3, end),
+        psu=None if scratch else psu or current(home / "psu"),
+        search=search,
+        config=Config.load(config),
+        seed=seed,
+    )
+    out = Output(as_json)
+    out.line(f"checkpoint {found['checkpoint']}: log loss by epoch {found['losses']}")
+    out.result(found)
+
+
+@codebooks_app.command("build")
+def codebooks_build(
+    psu: Annotated[str | None, typer.Option(help="PSU version; the current one if absent.")] = None,
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    as_json: Json = False,
+) -> None:
+    """Fit product quantisers on a PSU's item and query parts; recall on held-out users by code size."""
+    from features.publish import current
+    from model.train.codebooks import build
+
+    home = settings().home
+    version = psu or current(home / "psu")
+    if version is None:
+        raise SeminarError("psu version", "", "is not published yet", "run `seminar train psu` first")
+    found = build(home, psu=version, windows=windows_from(t1, t2, t3, end))
+    out = Output(as_json)
+    out.table(
+        ["bits", "recall", "scan alone"],
+        [(r["bits"], f"{r['recall']:.4f}", f"{r['recall_scan']:.4f}") for r in found["recall"]],
+    )
+    out.result(found)
+
+
+@app.command()
+def evaluate(
+    checkpoints: Annotated[list[str], typer.Argument(help="name=folder of each checkpoint to compare.")],
+    t1: Date = None,
+    t2: Date = None,
+    t3: Date = None,
+    end: Date = None,
+    config: Configuration = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare checkpoints, popularity and the user's own frequency on the same later events."""
+    from model.config import Config
+    from model.train.evaluate import evaluate as compare
+
+    named = {}
+    for text in checkpoints:
+        name, _, folder = text.rpartition("=")
+        named[name or Path(folder).name] = folder
+    windows = windows_from(t1, t2, t3, end)
+    found = compare(settings().home, checkpoints=named, windows=windows, config=Config.load(config), seed=seed)
+    out = Output(as_json)
+    columns = ("name", "mode", "gauc", "gauc_lo", "gauc_hi", "ndcg10", "logloss")
+    out.table(columns, [[f"{m[c]:.4f}" if isinstance(m[c], float) else m[c] for c in columns] for m in found["methods"]])
+    out.result(found)
+
+
+@app.command()
+def promote(bundle: Annotated[str, typer.Argument(help="Bundle version, e.g. v000002.")], as_json: Json = False) -> None:
+    """Point the scorers to a bundle that passes the gate."""
+    from model.train import release
+
+    out, home = Output(as_json), settings().home
+    judged = release.gate(home, bundle=bundle)
+    missed = [f"{x['name']} {x['value']} (limit {x['limit']})" for x in judged["checks"] if not x["passed"]]
+    if missed:
+        raise SeminarError("bundle", bundle, f"failed the gate: {', '.join(missed)}", "the former one serves on")
+    found = release.promote(home, bundle=bundle)
+    out.line(f"bundle {found['bundle']} is served; before: {found['former'] or 'none'}")
+    out.result(found)
+
+
+@app.command()
+def rollback(as_json: Json = False) -> None:
+    """Point the scorers back to what was served before."""
+    from model.train import release
+
+    found = release.rollback(settings().home)
+    out = Output(as_json)
+    out.line(f"bundle {found['bundle']} is served again; withdrawn: {found['former']}")
+    out.result(found)
