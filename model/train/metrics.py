@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
@@ -77,20 +79,19 @@ def log_loss(probability: Floats, labels: NDArray[Any]) -> float:
     return float(-np.mean(np.where(labels > 0, np.log(p), np.log1p(-p))))
 
 
-def fit_logistic(scores: Floats, labels: NDArray[Any], rounds: int = 50) -> tuple[float, float]:
-    """(scale, shift) of sigmoid(scale * score + shift) with the least log loss; Newton steps with a little damping."""
-    x = np.stack([scores, np.ones_like(scores)], 1)
-    y = (labels > 0).astype(np.float64)
-    w = np.array([1.0, 0.0])
-    for _ in range(rounds):
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
-        gradient = x.T @ (p - y) + 1e-6 * w
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-4 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        w = w - step * min(1.0, 5.0 / (np.abs(step).max() + 1e-12))
-        if np.abs(step).max() < 1e-8:
-            break
-    return float(w[0]), float(w[1])
+def fit_logistic(scores: Floats, labels: NDArray[Any]) -> tuple[float, float]:
+    """(scale, shift) of sigmoid(scale * score + shift) with the least log loss, whatever the scores' range."""
+    mean, spread = float(scores.mean()), float(scores.std()) or 1.0
+    x, y = (scores - mean) / spread, (labels > 0).astype(np.float64)
+
+    def loss(w: Floats) -> tuple[float, Floats]:
+        odds = w[0] * x + w[1]
+        error = expit(odds) - y
+        value = np.mean(np.logaddexp(0, odds) - y * odds) + 1e-9 * w @ w  # separable scores have no finite best
+        return float(value), np.array([np.mean(error * x), np.mean(error)]) + 2e-9 * w
+
+    scale, shift = minimize(loss, np.zeros(2), jac=True, method="BFGS").x
+    return float(scale / spread), float(shift - scale * mean / spread)
 
 
 def calibration(probability: Floats, labels: NDArray[Any], bins: int = 10) -> dict[str, Any]:

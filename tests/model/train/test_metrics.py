@@ -54,6 +54,17 @@ def test_log_loss_and_logistic_recover_a_known_rate() -> None:
     assert sum(row["n"] for row in found["deciles"]) == 40_000
 
 
+def test_the_logistic_fits_rare_clicks_on_skewed_scores() -> None:
+    """Log counts are far from zero and mostly tied; the mean prediction of a fit with a shift is the observed rate."""
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random(30_000) < 0.9, -9.0, rng.normal(1, 1, 30_000))
+    y = (rng.random(30_000) < np.where(x < -5, 0.03, 0.5)).astype(float)
+    scale, shift = fit_logistic(x, y)
+    predicted = 1 / (1 + np.exp(-(scale * x + shift)))
+    assert predicted.mean() == pytest.approx(y.mean(), rel=1e-3)
+    assert log_loss(predicted, y) < 0.25
+
+
 def test_log_loss_by_hand() -> None:
     assert log_loss(np.array([0.8, 0.4]), np.array([1, 0])) == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
 
