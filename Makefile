@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Threads of numeric libraries; a small shared machine gets slower with more.
 export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
-# Threads that wait must not spin: on busy cores that is ten times slower.
+# Threads that wait must not spin on cores that others need.
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: setup demo test test-long lint clean

@@ -256,8 +256,8 @@ def disk_full(error: Exception) -> bool:
 
 def main() -> None:
     """Entry point: every refusal is one sentence on stderr and exit status 1."""
-    # Read when the OpenMP library is loaded, which is later: threads that wait must not spin, that is ten times slower
-    # on busy cores.
+    # Read when the OpenMP library is loaded, which is later: threads that wait must not spin
+    # on cores that others need.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that import each other
     try:

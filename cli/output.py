@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -42,7 +42,7 @@ class Output:
             print(json.dumps(facts, default=str), flush=True)
 
     @contextmanager
-    def progress(self, text: str, total: int | None = None):  # type: ignore[no-untyped-def]
+    def progress(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """A callable that takes how many more are done; a bar on a terminal, nothing elsewhere."""
         if not self.console.is_terminal:
             yield lambda done: None

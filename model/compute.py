@@ -11,8 +11,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def tune() -> None:
     """Call before the first computation, since the threads that compute inherit it. Safe to repeat.
 
-    Denormal numbers are taken for zero: softmax weights of unlikely behaviours are full of them, and a processor takes a
-    hundred times as long for each. The allocator keeps freed blocks of megabytes (glibc), which attention over a long
+    Denormal numbers are taken for zero: softmax weights of unlikely behaviours are full of them, and processors are
+    slow at each. The allocator keeps freed blocks of megabytes (glibc), which attention over a long
     history would have mapped and zeroed anew at every step.
     """
     torch.set_flush_denormal(True)
