@@ -1,4 +1,4 @@
-"""Evaluation on users' later events: after t3, on which nothing was trained, chosen or counted.
+"""Evaluation on users' later events: after t3, on which nothing is trained or counted.
 
 Modes: `recommendation` (no query; 99 sampled negatives, 20 of them from the user's own past, the rest by popularity) and
 `search` (the query given; negatives are items of the same type). Sampled metrics are called so: NDCG@10 of 1 + 99. Log loss
