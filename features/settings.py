@@ -2,6 +2,8 @@
 
 `SEMINAR_HOME` (default `./var`)       everything written lies below it
 `KAFKA_BOOTSTRAP_SERVERS`              the brokers; unset where a command starts an embedded one
+`SEMINAR_KAFKA_CONFIG`                 a YAML file of kafka-python's client settings (TLS, SASL, ...); none by default
+`SEMINAR_ONLINE_STORE`                 a YAML file whose `online_store` replaces that of feature_store.yaml
 """
 
 import os
@@ -18,6 +20,8 @@ class Settings:
 
     home: Path
     bootstrap_servers: str | None
+    kafka_config: Path | None
+    online_store: Path | None
 
     @property
     def history(self) -> Path:
@@ -60,4 +64,11 @@ def settings() -> Settings:
     return Settings(
         home=Path(os.environ.get("SEMINAR_HOME") or "var").expanduser().absolute(),
         bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
+        kafka_config=_path("SEMINAR_KAFKA_CONFIG"),
+        online_store=_path("SEMINAR_ONLINE_STORE"),
     )
+
+
+def _path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value).expanduser().absolute() if value else None

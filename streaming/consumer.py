@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     FencedInstanceIdError,
     KafkaError,
@@ -24,7 +24,7 @@ from kafka.errors import (
 
 from features.errors import SeminarError
 from features.online import Online
-from streaming import topics
+from streaming import clients
 from streaming.apply import Applied, Applier
 from streaming.deadletters import KafkaSink
 from streaming.events import Message
@@ -81,21 +81,16 @@ def poll(consumer: Any, seconds: float, limit: int) -> Batch:
 
 def connect(bootstrap: str, group: str, instance: str, limits: Limits) -> Any:
     """A consumer with the settings that the guarantee needs."""
-    try:
-        return KafkaConsumer(
-            bootstrap_servers=bootstrap,
-            group_id=group,
-            group_instance_id=instance,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            max_poll_records=limits.events,
-            fetch_max_wait_ms=100,
-            bootstrap_timeout_ms=topics.PATIENCE_MS,
-            metadata_max_age_ms=5_000,  # topics and partitions that are added are seen after this long
-        )
-    except KafkaError as error:
-        raise SeminarError("KAFKA_BOOTSTRAP_SERVERS", bootstrap, f"does not answer ({error})", "start the broker") from error
+    return clients.consumer(
+        bootstrap,
+        group_id=group,
+        group_instance_id=instance,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        max_poll_records=limits.events,
+        fetch_max_wait_ms=100,
+        metadata_max_age_ms=5_000,  # topics and partitions that are added are seen after this long
+    )
 
 
 def run(
@@ -213,7 +208,7 @@ def _commit(consumer: Any, owned: _Owned, offsets: dict[TopicPartition, Any]) ->
 
 def lag(bootstrap: str, group: str = "seminar") -> dict[str, int]:
     """Records not yet committed by the group, by `topic/partition`."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    consumer = clients.consumer(bootstrap, group_id=group)
     try:
         partitions = [TopicPartition(t, p) for t in EVENT_TOPICS for p in consumer.partitions_for_topic(t) or ()]
         first, last = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)

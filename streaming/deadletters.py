@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 
+from streaming import clients
 from streaming.events import Invalid, Message
 from streaming.topics import DEADLETTER
 
@@ -25,7 +26,7 @@ class KafkaSink:
     """Sends dead letters and waits until the broker has acknowledged them."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
+        self._producer = clients.producer(bootstrap)
 
     def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
         """Send; raises what the broker answers when one is not acknowledged."""
@@ -89,7 +90,7 @@ def _headers(message: Message, invalid: Invalid) -> list[tuple[str, bytes]]:
 
 def read_all(bootstrap: str) -> Iterator[dict[str, Any]]:
     """Every dead letter in the topic now: origin, field, value, reason, body."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = clients.consumer(bootstrap, auto_offset_reset="earliest")
     try:
         partitions = [TopicPartition(DEADLETTER, p) for p in consumer.partitions_for_topic(DEADLETTER) or ()]
         if not partitions:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from features.errors import SeminarError
-from streaming import topics
+from streaming import clients
 from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Invalid, build
 from streaming.topics import topic_of
 
@@ -24,17 +23,7 @@ class Producer:
         self._source = source
         self._bootstrap = bootstrap
         self._failed: BaseException | None = None
-        try:
-            self._kafka = KafkaProducer(
-                bootstrap_servers=bootstrap,
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=20,
-                batch_size=1 << 18,
-                bootstrap_timeout_ms=topics.PATIENCE_MS,
-            )
-        except KafkaError as error:
-            raise self._away(error) from error
+        self._kafka = clients.producer(bootstrap, linger_ms=20, batch_size=1 << 18)
         self.acknowledged = 0
 
     def __enter__(self) -> "Producer":

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 
-from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import KafkaError
+from kafka.admin import NewTopic
 
-from features.errors import SeminarError
+from streaming import clients
 from streaming.events import TYPES
 
 DEADLETTER = "seminar.deadletter"
 DAY_MS = 86_400_000
-PATIENCE_MS = 10_000
-"""How long every client here waits for a first answer before it says that there is no broker."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +33,9 @@ TOPICS = (
 )
 
 
-def _admin(bootstrap: str) -> KafkaAdminClient:
-    try:
-        return KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=PATIENCE_MS)
-    except KafkaError as error:
-        raise SeminarError("KAFKA_BOOTSTRAP_SERVERS", bootstrap, f"does not answer ({error})", "start the broker") from error
-
-
 def plan(bootstrap: str) -> list[str]:
     """How the broker's topics differ from the declared ones, a line each; empty when they do not."""
-    admin = _admin(bootstrap)
+    admin = clients.admin(bootstrap)
     try:
         existing = set(admin.list_topics())
         found = {x["name"]: x for x in admin.describe_topics(sorted(existing & {t.name for t in TOPICS}))}
@@ -62,7 +52,7 @@ def plan(bootstrap: str) -> list[str]:
 
 def apply(bootstrap: str) -> list[str]:
     """Create the topics that are missing, and change no other; a line each."""
-    admin = _admin(bootstrap)
+    admin = clients.admin(bootstrap)
     try:
         existing = set(admin.list_topics())
         missing = [topic for topic in TOPICS if topic.name not in existing]

@@ -17,7 +17,7 @@ from features.errors import SeminarError
 from features.online import Online
 from features.parity import compare
 from features.settings import REPOSITORY
-from streaming import consumer, topics
+from streaming import clients, consumer, topics
 from streaming.broker import EmbeddedBroker
 from streaming.consumer import Limits
 from streaming.deadletters import read_all
@@ -161,7 +161,7 @@ def test_topics_that_are_made_later_are_consumed(tmp_path: Path, home: Path) -> 
 
 
 def test_no_broker_is_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "PATIENCE_MS", 300)
+    monkeypatch.setattr(clients, "PATIENCE_MS", 300)
     with pytest.raises(SeminarError, match="KAFKA_BOOTSTRAP_SERVERS"):
         consumer.run("127.0.0.1:1", Online(), home, threading.Event())
 

@@ -7,7 +7,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from features.errors import SeminarError
-from streaming import topics
+from streaming import clients
 from streaming.events import Message, parse
 from streaming.producer import Producer
 from streaming.topics import EVENT_TOPICS
@@ -71,6 +71,6 @@ def test_an_event_that_was_not_delivered_is_an_error_on_leaving(bootstrap: str) 
 
 
 def test_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "PATIENCE_MS", 300)
+    monkeypatch.setattr(clients, "PATIENCE_MS", 300)
     with pytest.raises(SeminarError, match="KAFKA_BOOTSTRAP_SERVERS"):
         Producer("127.0.0.1:1", "shop")

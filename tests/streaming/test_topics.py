@@ -6,7 +6,7 @@ import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from features.errors import SeminarError
-from streaming import topics
+from streaming import clients, topics
 from streaming.broker import EmbeddedBroker
 
 
@@ -29,6 +29,6 @@ def test_a_topic_that_differs_is_named_and_left(tmp_path: Path) -> None:
 
 
 def test_no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "PATIENCE_MS", 300)
+    monkeypatch.setattr(clients, "PATIENCE_MS", 300)
     with pytest.raises(SeminarError, match="KAFKA_BOOTSTRAP_SERVERS"):
         topics.plan("127.0.0.1:1")
