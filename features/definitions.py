@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_format import ParquetFormat
-from feast.types import Bytes, String
+from feast.types import Bytes, Int64, String
 
 from features import history
 from features.settings import settings
@@ -27,6 +27,8 @@ def _source(table: str) -> FileSource:
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="whose history it is")
 item = Entity(name="item", join_keys=["item"], value_type=ValueType.INT64, description="entity_id of its key")
 query = Entity(name="query", join_keys=["query"], value_type=ValueType.INT64, description="entity_id of its text")
+
+stream = Entity(name="stream", join_keys=["stream"], value_type=ValueType.STRING, description="`topic/partition`")
 
 user_sequence = FeatureView(
     name="user_sequence",
@@ -62,6 +64,19 @@ query_text = FeatureView(
     schema=[Field(name="text", dtype=String)],
     source=_source(history.QUERIES),
     description="The words of a query, lower case, single spaces",
+)
+
+stream_state = FeatureView(
+    name="stream_state",
+    entities=[stream],
+    ttl=timedelta(0),
+    schema=[
+        Field(name="text", dtype=String),
+        Field(name="offset", dtype=Int64),
+        Field(name="time_ms", dtype=Int64),
+    ],
+    source=_source("state"),  # stays empty: this is known online only
+    description="Whose store this is, and how far the stream has been applied: features.state",
 )
 
 ctr_v1 = FeatureService(

@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features.fences import fences
 from features.publish import sync
 from features.record import CAP, RECORD, Records, canonical_order
 
@@ -157,6 +158,9 @@ def read_sequences(
     raw = records.view("V32")
     keep = np.ones(len(records), bool)
     keep[1:] = (raw[1:] != raw[:-1]) | (owner[1:] != owner[:-1])
+    fence = fences(home)
+    if fence:
+        keep &= records["time"] >= fence.of_all(str(name) for name in names[by_name])[owner]
     records, owner = records[keep], owner[keep]
     ends = np.searchsorted(owner, np.arange(len(names)), "right")
     newest = np.arange(len(owner)) >= ends[owner] - cap
@@ -176,8 +180,12 @@ def read_queries(home: Path, until_ms: int | None = None) -> pa.Table:
 
 
 def read_impressions(home: Path, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
-    """Each impression once, sorted by user and impression id."""
-    return _newest(read(home, IMPRESSIONS, since_ms, until_ms), ["user_id", "impression_id"])
+    """Each impression once, sorted by user and impression id, without what users had forgotten."""
+    rows = _newest(read(home, IMPRESSIONS, since_ms, until_ms), ["user_id", "impression_id"])
+    fence = fences(home)
+    if not fence:
+        return rows
+    return rows.filter(pa.array(milliseconds(rows["event_timestamp"]) >= fence.of_all(rows["user_id"].to_pylist())))
 
 
 def _newest(rows: pa.Table, keys: list[str]) -> pa.Table:

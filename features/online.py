@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from feast import FeatureView
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.record import Records, decode, encode, signed
+from features.record import RECORD, Records, decode, encode, signed
 from features.repository import open_store
 
-SEQUENCE, ITEM, QUERY = "user_sequence", "item_content", "query_text"
+SEQUENCE, ITEM, QUERY, STATE = "user_sequence", "item_content", "query_text", "stream_state"
 
 
 class Online:
@@ -25,17 +26,41 @@ class Online:
         store = open_store()
         self._config = store.config
         self._provider = store._get_provider()
-        self._views: dict[str, FeatureView] = {name: store.get_feature_view(name) for name in (SEQUENCE, ITEM, QUERY)}
+        self._store: Any = self._provider.online_store
+        names = (SEQUENCE, ITEM, QUERY, STATE)
+        self._views: dict[str, FeatureView] = {name: store.get_feature_view(name) for name in names}
 
-    def append(self, deltas: Mapping[str, Records]) -> None:
-        """Add records [n] to each user's set; one atomic step a user, all or nothing where the store can."""
-        now = datetime.now(UTC)
+    def append(self, deltas: Mapping[str, Records], fences: Mapping[str, int] | None = None) -> None:
+        """Add records [n] to each user's set; one atomic step a user, all or nothing where the store can.
+
+        fences: ms by user; what a user's row holds or gets that is older is dropped, now and later.
+        """
+        now, given = datetime.now(UTC), fences or {}
         rows = [
-            (_key("user_id", Value(string_val=user)), {"sequence": Value(bytes_val=encode(delta))}, now, None)
+            (
+                _key("user_id", Value(string_val=user)),
+                {"sequence": Value(bytes_val=encode(delta, given.get(user, 0)))},
+                now,
+                None,
+            )
             for user, delta in deltas.items()
         ]
         if rows:
             self._provider.online_write_batch(self._config, self._views[SEQUENCE], rows, None)
+
+    def forget(self, user: str, fence: int) -> None:
+        """Replace a user's sequence by a fence (ms), atomically."""
+        self.append({user: np.empty(0, RECORD)}, {user: fence})
+
+    def delete_queries(self, ids: Sequence[int]) -> None:
+        """Remove query texts by their unsigned ids."""
+        keys = [_key("query", Value(int64_val=signed(i))) for i in ids]
+        if keys:
+            self._store.delete_rows(self._config, self._views[QUERY], keys)
+
+    def purge(self) -> None:
+        """Let no file of the store hold what was deleted from it."""
+        self._store.purge(self._config)
 
     def sequences(self, users: Sequence[str]) -> list[tuple[Records, int] | None]:
         """(records [n] canonical, fence) of each user; None for one never seen."""
@@ -62,6 +87,29 @@ class Online:
     def queries(self, ids: Sequence[int]) -> list[str | None]:
         """Texts of queries by their unsigned ids."""
         return [row["text"] if row else None for row in self._rows(QUERY, "query", ids)]
+
+    def write_states(self, rows: Mapping[str, tuple[str, int, int]]) -> None:
+        """Overwrite rows (text, offset, time in ms) of the stream's state."""
+        now = datetime.now(UTC)
+        batch = [
+            (
+                _key("stream", Value(string_val=name)),
+                {"text": _value(text), "offset": Value(int64_val=offset), "time_ms": Value(int64_val=time_ms)},
+                now,
+                None,
+            )
+            for name, (text, offset, time_ms) in rows.items()
+        ]
+        if batch:
+            self._provider.online_write_batch(self._config, self._views[STATE], batch, None)
+
+    def states(self, names: Sequence[str]) -> list[tuple[str, int, int] | None]:
+        """(text, offset, time in ms) of rows of the stream's state; None for one that is not there."""
+        keys = [_key("stream", Value(string_val=name)) for name in names]
+        found = self._read(STATE, keys)
+        return [
+            (row["text"].string_val, row["offset"].int64_val, row["time_ms"].int64_val) if row else None for row in found
+        ]
 
     def _read(self, view: str, keys: list[EntityKey]) -> list[dict[str, Value] | None]:
         if not keys:

@@ -20,7 +20,7 @@ CONFIG = "feature_store.yaml"
 def configure() -> Path:
     """Write the home's feature_store.yaml and the folders that its sources name; the file's path."""
     home = settings().home
-    for table in history.SCHEMAS:
+    for table in (*history.SCHEMAS, "state"):
         (home / "history" / table).mkdir(parents=True, exist_ok=True)
     content = yaml.safe_load((REPOSITORY / CONFIG).read_text())
     for section in ("registry", "online_store"):

@@ -4,30 +4,19 @@ Consumer, bulk import, replay and redrive are four sources of this one function,
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import pyarrow as pa
+from typing import Protocol
 
 from features import history
+from features.barrier import writing
+from features.fences import fences, raise_fence, user_hash
 from features.online import Online
-from features.record import (
-    KIND_BROWSE,
-    KIND_SEARCH,
-    RECORD,
-    Records,
-    entity_id,
-    event_digest,
-    query_text,
-    signed,
-)
-from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Invalid, Message, parse
+from features.state import check_identity, ensure_identity
+from streaming.batch import NO_RECORDS, Batch, newest
+from streaming.events import FORGET, ITEM, SKEW_MS, Event, Invalid, Message, parse
 
 SEEN_QUERIES = 1_000_000
 """Queries remembered as written, so that one that repeats is not written again; forgetting them costs a write each."""
@@ -47,6 +36,7 @@ class Applied:
     counts: dict[str, int] = field(default_factory=dict)
     rejected: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    forgotten: int = 0  # events older than their user's fence: dropped
 
     @property
     def accepted(self) -> int:
@@ -58,6 +48,7 @@ class Applied:
             for name, value in theirs.items():
                 mine[name] = mine.get(name, 0) + value  # type: ignore[assignment]
         self.rejected += other.rejected
+        self.forgotten += other.forgotten
         return self
 
 
@@ -71,24 +62,35 @@ class Applier:
         deadletters: DeadLetters,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`step` is told the name of each step after it is done: the tests of crashes die there."""
+        """`step` is told the name of each step after it is done: the tests of crashes die there.
+
+        IdentityLost: the online store was emptied or belongs to another history.
+        """
         self._online = online
         self._home = home
         self._deadletters = deadletters
         self._step = step
         self._queries: set[int] = set()
+        self._fences = fences(home)
+        ensure_identity(online, home)
 
     def apply(self, messages: Sequence[Message]) -> Applied:
         """Apply a batch. The order is the guarantee:
 
-        1. Validate. What is no valid event is set aside.
+        1. Validate. What is no valid event is set aside; what is older than its user's fence is dropped.
         2. Dead letters are sent and acknowledged: from here on nothing that came is lost.
         3. Entity rows (item contents, query texts) are written online, so that no sequence names what cannot be resolved.
         4. History files are written, synced and renamed.
-        5. Deltas are appended to the users' sequences online.
+        5. Deltas are appended to the users' sequences online; the store must still be the one that history belongs to.
         6. The caller commits. A crash before that repeats the batch, which changes nothing: 3 overwrites rows with the
-           same, 4 writes the same files (their name is a hash of the batch's origins), 5 adds records to a set.
+           same, 4 writes the same files (their name is a hash of the batch), 5 adds records to a set.
+
+        SeminarError: an erasure is at work (try again), or the online store is not history's (IdentityLost).
         """
+        with writing(self._home):
+            return self._apply(messages)
+
+    def _apply(self, messages: Sequence[Message]) -> Applied:
         result, clock = Applied(), time.monotonic()
 
         def done(name: str) -> None:
@@ -97,15 +99,26 @@ class Applier:
             clock = time.monotonic()
             self._step(name)
 
+        if (fence := fences(self._home)) != self._fences:
+            self._queries.clear()  # an erasure may have removed texts that were written before
+            self._fences = fence
         events, rejected = self._validate(messages)
+        asked = self._forget([event for event, _ in events if event.type == FORGET])
+        if self._fences:
+            kept = [
+                (event, m) for event, m in events if event.type in (ITEM, FORGET) or self._keeps(event.key, event.time_ms)
+            ]
+            letters = [x for x in rejected if self._keeps((x[0].key or b"").decode(errors="replace"), x[0].timestamp_ms)]
+            result.forgotten = len(events) - len(kept) + len(rejected) - len(letters)
+            events, rejected = kept, letters
         result.rejected = len(rejected)
         done("validate")
         if rejected:
             self._deadletters.send(rejected)
         done("dead_letters")
-        batch = _Batch(events)
+        batch = Batch(events)
         items, queries = batch.items(), batch.queries(self._queries)
-        self._online.write_items(_newest(items))
+        self._online.write_items(newest(items))
         self._online.write_queries(queries)
         done("entities")
         name = _name(messages)
@@ -119,13 +132,28 @@ class Applier:
             if len(rows):
                 history.write(self._home, table, rows, name)
         done("history")
-        self._online.append(deltas)
+        self._online.append(deltas | {user: deltas.get(user, NO_RECORDS) for user in asked}, asked)
+        check_identity(self._online, self._home)
         done("online")
         if len(self._queries) > SEEN_QUERIES:
             self._queries.clear()
         self._queries.update(batch.new_queries)
         result.counts = batch.counts
         return result
+
+    def _keeps(self, user: str, time_ms: int) -> bool:
+        return time_ms >= self._fences.of(user)
+
+    def _forget(self, asked: Sequence[Event]) -> dict[str, int]:
+        """Raise the fences of users who asked for it, by their event's time: a replay must not forget what came later."""
+        found: dict[str, int] = {}
+        for event in asked:
+            found[event.key] = max(event.time_ms + SKEW_MS, found.get(event.key, 0))
+        for user, fence in found.items():
+            raise_fence(self._home, user_hash(user), fence)
+        if found:
+            self._fences = fences(self._home)
+        return found
 
     def _validate(self, messages: Sequence[Message]) -> tuple[list[tuple[Event, Message]], list[tuple[Message, Invalid]]]:
         events: list[tuple[Event, Message]] = []
@@ -140,114 +168,10 @@ class Applier:
 
 
 def _name(messages: Sequence[Message]) -> str:
-    # Of all messages, not of the valid ones: whether a time lies too far in the future changes with the clock.
-    origins = sorted((m.topic, m.partition, m.offset) for m in messages)
-    return hashlib.blake2b(repr(origins).encode(), digest_size=12).hexdigest()
-
-
-class _Batch:
-    """The tables and deltas of a batch's events."""
-
-    def __init__(self, events: Sequence[tuple[Event, Message]]) -> None:
-        self._by_type: dict[str, list[tuple[Event, Message]]] = {}
-        for event, message in events:
-            self._by_type.setdefault(event.type, []).append((event, message))
-        self.counts = {kind: len(found) for kind, found in self._by_type.items()}
-        self._arrived = datetime.now(UTC)
-        self.new_queries: set[int] = set()
-
-    def _of(self, *kinds: str) -> list[tuple[Event, Message]]:
-        return [pair for kind in kinds for pair in self._by_type.get(kind, [])]
-
-    def _table(self, table: str, pairs: Sequence[tuple[Event, Message]], columns: dict[str, Any]) -> pa.Table:
-        columns |= {
-            "event_timestamp": pa.array([event.time_ms * 1000 for event, _ in pairs], pa.timestamp("us", "UTC")),
-            "topic": [message.topic for _, message in pairs],
-            "partition": [message.partition for _, message in pairs],
-            "offset": [message.offset for _, message in pairs],
-            "arrived": [self._arrived] * len(pairs),
-        }
-        return pa.table(columns, schema=history.SCHEMAS[table])
-
-    def items(self) -> pa.Table:
-        """Item contents, every version, oldest first: history answers what an item was at any time."""
-        pairs = sorted(self._of(ITEM), key=lambda x: (x[0].time_ms, x[1].topic, x[1].partition, x[1].offset))
-        data = [event.data for event, _ in pairs]
-        return self._table(
-            history.ITEMS,
-            pairs,
-            {
-                "item": [signed(entity_id(event.key)) for event, _ in pairs],
-                "item_id": [event.key for event, _ in pairs],
-                "title": [d["title"] for d in data],
-                "category": [d.get("category") for d in data],
-                "brand": [d.get("brand") for d in data],
-                "attributes": [json.dumps(d.get("attributes", {}), ensure_ascii=False) for d in data],
-                "text_vector": [_vector(d.get("text_vector")) for d in data],
-                "image_vector": [_vector(d.get("image_vector")) for d in data],
-            },
-        )
-
-    def queries(self, known: set[int]) -> pa.Table:
-        """Texts of queries that are not known yet."""
-        pairs, ids, texts = [], [], []
-        for event, message in self._of(SEARCH, BROWSE, IMPRESSION):
-            if "query" in event.data:
-                text = query_text(event.data["query"])
-                query = entity_id(text)
-                if query not in known and query not in self.new_queries:
-                    self.new_queries.add(query)
-                    pairs.append((event, message))
-                    ids.append(signed(query))
-                    texts.append(text)
-        return self._table(history.QUERIES, pairs, {"query": ids, "text": texts})
-
-    def records(self) -> tuple[pa.Table, dict[str, Records]]:
-        """Rows of the events table, and each user's delta."""
-        pairs = self._of(SEARCH, BROWSE)
-        records = np.zeros(len(pairs), RECORD)
-        for i, (event, _) in enumerate(pairs):
-            data, browse = event.data, event.type == BROWSE
-            records[i] = (
-                event.time_ms,
-                entity_id(data["item_id"]) if browse else 0,
-                entity_id(query_text(data["query"])) if "query" in data else 0,
-                event_digest(event.source, event.id),
-                min(int(data.get("dwell_s", 0)), 65535),
-                KIND_BROWSE if browse else KIND_SEARCH,
-                0,
-            )
-        packed = pa.Array.from_buffers(pa.binary(32), len(records), [None, pa.py_buffer(records.tobytes())])
-        users = [event.key for event, _ in pairs]
-        table = self._table(history.EVENTS, pairs, {"user_id": users, "sequence": packed})
-        places: dict[str, list[int]] = {}
-        for i, user in enumerate(users):
-            places.setdefault(user, []).append(i)
-        return table, {user: records[rows] for user, rows in places.items()}
-
-    def impressions(self) -> pa.Table:
-        """Rows of the impressions table."""
-        pairs = self._of(IMPRESSION)
-        data = [event.data for event, _ in pairs]
-        return self._table(
-            history.IMPRESSIONS,
-            pairs,
-            {
-                "user_id": [event.key for event, _ in pairs],
-                "impression_id": [d["impression_id"] for d in data],
-                "query": [signed(entity_id(query_text(d["query"]))) if "query" in d else 0 for d in data],
-                "items": [[signed(entity_id(x["item_id"])) for x in d["items"]] for d in data],
-                "positions": [[x["position"] for x in d["items"]] for d in data],
-                "place": [d.get("place") for d in data],
-            },
-        )
-
-
-def _newest(items: pa.Table) -> pa.Table:
-    """The last row of each item, so that none overwrites a newer one of its batch."""
-    rows = {item: row for row, item in enumerate(items["item_id"].to_pylist())}
-    return items.take(pa.array(list(rows.values()), pa.int64()))
-
-
-def _vector(values: list[float] | None) -> bytes | None:
-    return None if values is None else np.asarray(values, np.float32).tobytes()
+    # Of all messages, not of the valid ones: whether a time lies too far in the future changes with the clock. With their
+    # bodies: in a topic that was deleted and made again the same offsets hold other events.
+    digest = hashlib.blake2b(digest_size=12)
+    for m in sorted(messages, key=lambda m: (m.topic, m.partition, m.offset)):
+        digest.update(f"{m.topic}/{m.partition}/{m.offset}/".encode())
+        digest.update(m.headers.get("ce_id", b"") + b"/" + (m.value or b""))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""EVENT: the four types, their validation, and CloudEvents 1.0 in Kafka's binary mode.
+"""EVENT: the five types, their validation, and CloudEvents 1.0 in Kafka's binary mode.
 
 A message is keyed by user (an item event by item), carries the headers ce_id, ce_source, ce_specversion,
 ce_time and ce_type, and a JSON object as its value. Fields that a schema does not name are allowed: producers evolve.
@@ -17,8 +17,8 @@ from typing import Any
 
 import fastjsonschema
 
-SEARCH, BROWSE, IMPRESSION, ITEM = "search", "browse", "impression", "item"
-TYPES = (SEARCH, BROWSE, IMPRESSION, ITEM)
+SEARCH, BROWSE, IMPRESSION, ITEM, FORGET = "search", "browse", "impression", "item", "forget"
+TYPES = (SEARCH, BROWSE, IMPRESSION, ITEM, FORGET)
 SKEW_MS = 86_400_000
 """How far in the future an event's time may lie: a producer's clock, not its imagination."""
 END_MS = 253_402_300_800_000
@@ -47,6 +47,8 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, bytes]
+    timestamp_ms: int = 0
+    """When the broker took it; 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ def parse(message: Message, now_ms: int | None = None) -> Event:
     time_ms = _time(_header(headers, "ce_time"))
     if time_ms > (now_ms or int(time.time() * 1000)) + SKEW_MS:
         raise Invalid("ce_time", _header(headers, "ce_time"), "is more than a day in the future")
+    if kind == FORGET and message.value is None:  # a tombstone: the key says it all
+        return Event(kind, event_id, source, time_ms, user := _key(message), {"user_id": user})
     try:
         # Strictly UTF-8: left to itself, json also takes halves of surrogate pairs, which nothing after it can store.
         text = (message.value or b"").decode()
@@ -146,6 +150,15 @@ def parse(message: Message, now_ms: int | None = None) -> Event:
     if message.key is None or message.key != key.encode():
         raise Invalid("key", message.key, f"is not the {field} {key!r}")
     return Event(kind, event_id, source, time_ms, key, data)
+
+
+def _key(message: Message) -> str:
+    try:
+        key = (message.key or b"").decode()
+    except UnicodeDecodeError:
+        raise Invalid("key", message.key, "is not UTF-8") from None
+    check(FORGET, {"user_id": key})
+    return key
 
 
 def _check_text(data: dict[str, Any]) -> None:

@@ -32,8 +32,13 @@ def test_stock_feast_apply_registers_what_the_definitions_say(tmp_path: Path, mo
     )
     assert run.returncode == 0, run.stdout + run.stderr
     store = open_store()
-    assert sorted(entity.name for entity in store.list_entities()) == ["item", "query", "user"]
-    assert sorted(view.name for view in store.list_feature_views()) == ["item_content", "query_text", "user_sequence"]
+    assert sorted(entity.name for entity in store.list_entities()) == ["item", "query", "stream", "user"]
+    assert sorted(view.name for view in store.list_feature_views()) == [
+        "item_content",
+        "query_text",
+        "stream_state",
+        "user_sequence",
+    ]
     assert [service.name for service in store.list_feature_services()] == ["ctr_v1"]
     sources = {view.name: view.batch_source.path for view in store.list_feature_views()}
     assert sources["user_sequence"] == str(tmp_path / "var" / "history" / "events")

@@ -12,8 +12,8 @@ from streaming.broker import EmbeddedBroker
 
 def test_plan_apply_and_plan_again(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path) as broker:
-        assert len(topics.plan(broker.bootstrap)) == len(topics.TOPICS) == 5
-        assert len(topics.apply(broker.bootstrap)) == 5
+        assert len(topics.plan(broker.bootstrap)) == len(topics.TOPICS) == 6
+        assert len(topics.apply(broker.bootstrap)) == 6
         assert topics.plan(broker.bootstrap) == []
         assert topics.apply(broker.bootstrap) == []
 
@@ -23,7 +23,7 @@ def test_a_topic_that_differs_is_named_and_left(tmp_path: Path) -> None:
         admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
         admin.create_topics([NewTopic(topics.DEADLETTER, num_partitions=1, replication_factor=1)])
         admin.close()
-        assert len(topics.apply(broker.bootstrap)) == 4
+        assert len(topics.apply(broker.bootstrap)) == 5
         (drift,) = topics.plan(broker.bootstrap)
         assert drift.startswith("seminar.deadletter: 1 partitions, declared 4")
 

@@ -1,0 +1,122 @@
+"""STATE: whose online store this is, and how far the stream has been applied; rows of the view `stream_state`.
+
+`identity`: a uuid that must equal `<home>/history/IDENTITY`. A store that was emptied or swapped has lost it: then whoever
+writes stops and whoever reads says so, instead of going on with truncated sequences in silence.
+`<topic>/<partition>`: a watermark. `partitions`: the names of all watermarks.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from features.errors import SeminarError
+from features.online import Online
+from features.publish import sync
+
+IDENTITY, PARTITIONS = "identity", "partitions"
+
+
+class Watermark(NamedTuple):
+    """offset: the next one, all before it are applied. time_ms: all that arrived before it is applied."""
+
+    offset: int
+    time_ms: int
+
+
+class IdentityLost(SeminarError):
+    """The online store is not the one that this home's history belongs to, or was emptied."""
+
+
+def expected_identity(home: Path) -> str | None:
+    """The identity that history names, or None before the first event."""
+    try:
+        return (home / "history" / "IDENTITY").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def ensure_identity(online: Online, home: Path) -> str:
+    """Pair a new store with a new history; IdentityLost where one of them is not new and they do not match."""
+    if expected_identity(home) is None and found_identity(online) is None:
+        _create(home)
+    if found_identity(online) is None and not any((home / "history").glob("*/date=*/*.parquet")):
+        restore_identity(online, home)
+    return check_identity(online, home)
+
+
+def check_identity(online: Online, home: Path) -> str:
+    """The identity that store and history share; IdentityLost where they do not."""
+    expected, found = expected_identity(home), found_identity(online)
+    if found is None:
+        raise IdentityLost(
+            "online store",
+            "identity",
+            "is missing: the store was emptied or is another one",
+            "rebuild it with `seminar replay --from history`, then go on",
+        )
+    if found != expected:
+        raise IdentityLost(
+            "online store",
+            found,
+            f"belongs to another history than {home / 'history'} ({expected})",
+            "set SEMINAR_HOME or the store's address right",
+        )
+    return found
+
+
+def found_identity(online: Online) -> str | None:
+    """The identity that the online store carries."""
+    row = online.states([IDENTITY])[0]
+    return row[0] if row else None
+
+
+def restore_identity(online: Online, home: Path) -> None:
+    """Write history's identity into the store: the last step of a rebuild."""
+    online.write_states({IDENTITY: (expected_identity(home) or _create(home), 0, _now())})
+
+
+def _create(home: Path) -> str:
+    folder = home / "history"
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{uuid.uuid4().hex}.tmp"
+    aside.write_text(f"{uuid.uuid4()}\n")
+    sync(aside)
+    try:
+        os.link(aside, folder / "IDENTITY")  # fails where another process was first: its identity holds
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+    sync(folder)
+    return expected_identity(home) or ""
+
+
+def write_watermarks(online: Online, marks: Mapping[str, Watermark]) -> None:
+    """Overwrite watermarks by `topic/partition`."""
+    if not marks:
+        return
+    online.write_states({name: ("", mark.offset, mark.time_ms) for name, mark in marks.items()})
+    known = _partitions(online)
+    if not marks.keys() <= known:
+        # Two members may do so at once; the one that is overwritten does it again with its next watermark.
+        online.write_states({PARTITIONS: (json.dumps(sorted(known | marks.keys())), 0, _now())})
+
+
+def watermarks(online: Online) -> dict[str, Watermark]:
+    """All watermarks by `topic/partition`."""
+    names = sorted(_partitions(online))
+    rows = zip(names, online.states(names), strict=True)
+    return {name: Watermark(row[1], row[2]) for name, row in rows if row}
+
+
+def _partitions(online: Online) -> set[str]:
+    row = online.states([PARTITIONS])[0]
+    return set(json.loads(row[0])) if row else set()
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
