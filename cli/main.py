@@ -3,49 +3,25 @@
 import errno
 import logging
 import os
-import signal
 import sqlite3
 import sys
-import threading
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import training
+from cli import streams, training
+from cli.options import moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
 from features.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: what should be, what is.")
 history_app = typer.Typer(no_args_is_help=True, help="History: bulk import, and whether online agrees with it.")
-app.add_typer(topics_app, name="topics")
 app.add_typer(history_app, name="history")
+app.add_typer(streams.app)
 app.add_typer(training.app)
-
-Bootstrap = Annotated[str | None, typer.Option(help="Brokers; else KAFKA_BOOTSTRAP_SERVERS.")]
-
-
-def brokers(bootstrap: str | None) -> str:
-    """The brokers named by the option or the environment."""
-    found = bootstrap or settings().bootstrap_servers
-    if not found:
-        raise SeminarError("KAFKA_BOOTSTRAP_SERVERS", "", "is not set", "name a broker, e.g. 127.0.0.1:9092")
-    return found
-
-
-def moment(text: str | None) -> int:
-    """A date or time (RFC 3339; UTC when no zone is given) as ms; now when absent."""
-    if text is None:
-        return int(datetime.now(UTC).timestamp() * 1000)
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise SeminarError("time", text, "is no RFC 3339 date or time", "write e.g. 2017-10-01T00:00:00Z") from error
-    return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @app.command()
@@ -69,81 +45,6 @@ def demo(
     from cli.demo import run
 
     run(Output(as_json), households)
-
-
-@topics_app.command("plan")
-def topics_plan(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Show how the broker's topics differ from what is declared."""
-    from streaming import topics
-
-    out, drift = Output(as_json), topics.plan(brokers(bootstrap))
-    for line in drift or ["topics are as declared"]:
-        out.line(str(line))
-    out.result({"drift": [str(x) for x in drift]})
-
-
-@topics_app.command("apply")
-def topics_apply(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Create the declared topics that are missing."""
-    from streaming import topics
-
-    out, done = Output(as_json), topics.apply(brokers(bootstrap))
-    for line in done or ["topics are as declared"]:
-        out.line(str(line))
-    out.result({"done": [str(x) for x in done]})
-
-
-@app.command()
-def consume(
-    bootstrap: Bootstrap = None,
-    group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
-    instance: Annotated[str, typer.Option(help="Static member id; distinct for each member.")] = "seminar-1",
-    as_json: Json = False,
-) -> None:
-    """Append events from Kafka to the online sequences and to history, until SIGTERM or Ctrl-C."""
-    from features.online import Online
-    from streaming import consumer
-
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    total = consumer.run(brokers(bootstrap), Online(), settings().home, stop, group=group, instance=instance)
-    Output(as_json).result(total)
-
-
-@app.command()
-def produce(
-    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")],
-    bootstrap: Bootstrap = None,
-    as_json: Json = False,
-) -> None:
-    """Send the events of a file to Kafka, each validated first; stops at the first that is no valid event."""
-    from streaming.events import Invalid, parse
-    from streaming.importer import read_jsonl
-    from streaming.producer import Producer
-
-    with Producer(brokers(bootstrap), "seminar-produce") as producer:
-        for number, message in enumerate(read_jsonl(file), 1):
-            try:
-                producer.send(parse(message))
-            except Invalid as bad:
-                raise SeminarError(f"{file}:{number} {bad.field}", bad.value, bad.reason, "correct the line") from None
-    out = Output(as_json)
-    out.line(f"{producer.acknowledged:,} events acknowledged")
-    out.result({"acknowledged": producer.acknowledged})
-
-
-@app.command()
-def deadletters(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Show messages that were no valid events: where they came from and why they were refused."""
-    from streaming.deadletters import read_all
-
-    out, letters = Output(as_json), list(read_all(brokers(bootstrap)))
-    out.table(
-        ["origin", "field", "value", "reason"], [(x["origin"], x["field"], x["value"][:40], x["reason"]) for x in letters]
-    )
-    out.result({"dead_letters": letters})
 
 
 @history_app.command("import")

@@ -1,0 +1,94 @@
+"""Verbs of the stream: topics, producing, consuming, and looking at what was sent."""
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import Bootstrap, brokers
+from cli.output import Json, Output
+from features.errors import SeminarError
+from features.settings import settings
+
+app = typer.Typer()
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: what should be, what is.")
+app.add_typer(topics_app, name="topics")
+
+
+@topics_app.command("plan")
+def topics_plan(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Show how the broker's topics differ from what is declared."""
+    from streaming import topics
+
+    out, drift = Output(as_json), topics.plan(brokers(bootstrap))
+    for line in drift or ["topics are as declared"]:
+        out.line(str(line))
+    out.result({"drift": [str(x) for x in drift]})
+
+
+@topics_app.command("apply")
+def topics_apply(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Create the declared topics that are missing."""
+    from streaming import topics
+
+    out, done = Output(as_json), topics.apply(brokers(bootstrap))
+    for line in done or ["topics are as declared"]:
+        out.line(str(line))
+    out.result({"done": [str(x) for x in done]})
+
+
+@app.command()
+def consume(
+    bootstrap: Bootstrap = None,
+    group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
+    instance: Annotated[str, typer.Option(help="Static member id; distinct for each member.")] = "seminar-1",
+    as_json: Json = False,
+) -> None:
+    """Append events from Kafka to the online sequences and to history, until SIGTERM or Ctrl-C."""
+    from features.online import Online
+    from streaming import consumer
+
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    total = consumer.run(brokers(bootstrap), Online(), settings().home, stop, group=group, instance=instance)
+    Output(as_json).result(total)
+
+
+@app.command()
+def produce(
+    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")],
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Send the events of a file to Kafka, each validated first; stops at the first that is no valid event."""
+    from streaming.events import Invalid, parse
+    from streaming.importer import read_jsonl
+    from streaming.producer import Producer
+
+    with Producer(brokers(bootstrap), "seminar-produce") as producer:
+        for number, message in enumerate(read_jsonl(file), 1):
+            try:
+                producer.send(parse(message))
+            except Invalid as bad:
+                raise SeminarError(f"{file}:{number} {bad.field}", bad.value, bad.reason, "correct the line") from None
+    out = Output(as_json)
+    out.line(f"{producer.acknowledged:,} events acknowledged")
+    out.result({"acknowledged": producer.acknowledged})
+
+
+@app.command()
+def deadletters(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """Show messages that were no valid events: where they came from and why they were refused."""
+    from streaming.deadletters import read_all
+
+    out, letters = Output(as_json), list(read_all(brokers(bootstrap)))
+    out.table(
+        ["origin", "field", "value", "reason"], [(x["origin"], x["field"], x["value"][:40], x["reason"]) for x in letters]
+    )
+    out.result({"dead_letters": letters})
