@@ -46,17 +46,28 @@ def consume(
     bootstrap: Bootstrap = None,
     group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
     instance: Annotated[str, typer.Option(help="Static member id; distinct for each member.")] = "seminar-1",
+    epoch: Annotated[
+        str, typer.Option(help="Names the topics where brokers have no topic ids; a new one reads all again.")
+    ] = "",
+    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port.")] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics port.")] = "127.0.0.1",
     as_json: Json = False,
 ) -> None:
     """Append events from Kafka to the online sequences and to history, until SIGTERM or Ctrl-C."""
     from features.online import Online
     from streaming import consumer
+    from streaming.metrics import Metrics
 
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    total = consumer.run(brokers(bootstrap), Online(), settings().home, stop, group=group, instance=instance)
+    metrics = Metrics()
+    if metrics_port is not None:
+        metrics.serve(metrics_port, metrics_host)
+    total = consumer.run(
+        brokers(bootstrap), Online(), settings().home, stop, group=group, instance=instance, epoch=epoch, metrics=metrics
+    )
     Output(as_json).result(total)
 
 

@@ -19,8 +19,8 @@ from features.parity import compare
 from features.settings import REPOSITORY
 from streaming import clients, consumer, topics
 from streaming.broker import EmbeddedBroker
-from streaming.consumer import Limits
 from streaming.deadletters import read_all
+from streaming.member import Limits
 from streaming.producer import Producer
 from streaming.topics import EVENT_TOPICS, topic_of
 
@@ -170,14 +170,14 @@ CHILD = """
 import os, signal, sys, threading
 from features.online import Online
 from features.settings import settings
-from streaming import consumer, topics
+from streaming import consumer, member, topics
 from streaming.broker import EmbeddedBroker
 
 def consume(die_after=None):
     def step(name):
         if name == die_after:
             os.kill(os.getpid(), signal.SIGKILL)
-    limits = consumer.Limits(events=50, seconds=0.1)
+    limits = member.Limits(events=50, seconds=0.1)
     consumer.run(sys.argv[1], Online(), settings().home, stop, limits=limits, step=step)
 
 stop = threading.Event()

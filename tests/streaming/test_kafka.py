@@ -16,8 +16,8 @@ from features.errors import SeminarError
 from features.online import Online
 from features.parity import compare
 from streaming import topics
-from streaming.consumer import Limits
 from streaming.deadletters import read_all
+from streaming.member import Limits
 from streaming.producer import Producer
 
 from .conftest import caught_up, consuming, event, wait

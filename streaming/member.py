@@ -1,0 +1,222 @@
+"""MEMBER: one consumer's share of the group: which partitions are its own, and from which offset of which topic it reads.
+
+A partition that is new to the group starts at its beginning: the client's own default would skip what was written before
+the partition was seen. A topic that was deleted and made again is not noticed by the client, which reads on from the old
+offset: so the topic's id is committed with each offset, compared when a partition is assigned and again before each commit.
+Where a broker has no topic ids (Kafka before 2.8), a configured epoch takes their place. Nothing is done in a rebalance
+listener but noting down: the client forbids blocking calls in its IO thread.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from features.errors import SeminarError
+from features.state import Watermark
+from streaming import clients
+from streaming.topics import EVENT_TOPICS
+
+log = logging.getLogger(__name__)
+
+Batch = dict[TopicPartition, list[Any]]
+_GONE = "deleted"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a batch and of waiting."""
+
+    events: int = 5_000
+    seconds: float = 0.5  # a batch that is not full is applied after this long
+    idle: float = 0.1  # s without a poll after one that brought nothing
+    tick: float = 2.0  # s between watermarks, and between commits of a member that has nothing to do
+    backoff: tuple[float, ...] = (0.1, 0.5, 1, 2, 5)  # s between retries of a failed batch; the last one repeats
+
+
+@dataclass
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What the group gave and took since the last look; filled by the client's thread."""
+
+    lost: set[TopicPartition] = field(default_factory=set)
+    fresh: set[TopicPartition] = field(default_factory=set)
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self.lost |= set(revoked)
+        self.fresh -= set(revoked)
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        self.lost -= set(assigned)
+        self.fresh |= set(assigned)
+
+
+class Member:
+    """A static member of the group. `epoch`: part of what identifies a topic; another one reads all from the beginning."""
+
+    def __init__(self, bootstrap: str, group: str, instance: str, limits: Limits, epoch: str = "") -> None:
+        self._epoch = epoch
+        self._limits = limits
+        self._changes = _Changes()
+        self._topics: dict[str, str] = {}  # the id of each topic as it is read
+        self._arrived: dict[TopicPartition, int] = {}  # the Kafka timestamp of the last applied record
+        self._due: dict[TopicPartition, int] = {}  # next offsets that are applied and not committed
+        self._admin = clients.admin(bootstrap)
+        self._consumer = clients.consumer(
+            bootstrap,
+            group_id=group,
+            group_instance_id=instance,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_poll_records=limits.events,
+            fetch_max_wait_ms=100,
+            metadata_max_age_ms=5_000,  # topics and partitions that are added are seen after this long
+        )
+        self._consumer.subscribe(list(EVENT_TOPICS), listener=self._changes)
+
+    def close(self) -> None:
+        """Leave without committing; a static member keeps its partitions until its session times out."""
+        self._consumer.close()
+        self._admin.close()
+
+    def poll(self, seconds: float, limit: int) -> Batch:
+        """One poll. SeminarError: an offset that the broker no longer keeps."""
+        try:
+            found: Batch = self._consumer.poll(timeout_ms=max(0, int(seconds * 1000)), max_records=limit)
+        except NoOffsetForPartitionError as error:
+            self._rewind(error.args[0])
+            return {}
+        except OffsetOutOfRangeError as error:
+            self._out_of_range(error)
+            return {}
+        if self._changes.fresh:
+            self._settle(found)
+        return {partition: records for partition, records in found.items() if records}
+
+    def idle(self) -> None:
+        """Keep the membership and read nothing."""
+        self._consumer.pause(*self._consumer.assignment())
+        # A rebalance inside this poll assigns partitions that are not paused: what they bring is put back, not dropped.
+        for partition, records in self.poll(0.05, 1).items():
+            self._consumer.seek(partition, records[0].offset)
+
+    def resume(self) -> None:
+        """Read again after `idle`."""
+        self._consumer.resume(*self._consumer.paused())
+
+    def owns(self, partition: TopicPartition) -> bool:
+        """Whether no rebalance took the partition away since the last commit; its new owner reads it."""
+        return partition not in self._changes.lost
+
+    def applied(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """Note that a batch is applied and is to be committed."""
+        for partition, records in batch.items():
+            self._due[partition] = records[-1].offset + 1
+            self._arrived[partition] = records[-1].timestamp
+
+    def commit(self) -> None:
+        """Commit what was applied, of partitions that are still ours and topics that are still the same.
+
+        What cannot be committed now stays for the next time. FencedInstanceIdError: another member has this instance.
+        """
+        lost, self._changes.lost = self._changes.lost, set()
+        for partition in lost:
+            self._due.pop(partition, None)
+        try:
+            self._same_topics({p.topic for p in self._due})
+            if self._due:
+                self._consumer.commit(
+                    {p: OffsetAndMetadata(offset, self._topics.get(p.topic, ""), -1) for p, offset in self._due.items()}
+                )
+            self._due.clear()
+        except FencedInstanceIdError:
+            raise
+        except KafkaError as error:
+            # Where another member has a partition by now, it reads the batch again, which changes nothing.
+            log.warning("commit failed, to be made up for: %s: %s", type(error).__name__, error)
+
+    def watermarks(self) -> dict[str, Watermark]:
+        """How far each of this member's partitions is applied; call it with no batch in hand, after a commit.
+
+        Also commits the positions again: a member that has nothing to do learns by that alone that it was fenced.
+        """
+        mine = [p for p in self._consumer.assignment() if p not in self._changes.lost | self._changes.fresh]
+        if not mine or self._due:
+            return {}
+        self._same_topics({p.topic for p in mine})
+        now = int(time.time() * 1000)
+        ends = self._consumer.end_offsets(mine)
+        found = {p: self._consumer.position(p, timeout_ms=1_000) for p in mine}
+        offsets = {p: offset for p, offset in found.items() if offset is not None}
+        self._due |= offsets
+        self.commit()
+        times = {p: now if offset >= ends[p] else self._arrived.get(p) for p, offset in offsets.items()}
+        return {f"{p.topic}/{p.partition}": Watermark(offsets[p], ms) for p, ms in times.items() if ms is not None}
+
+    def _settle(self, found: Batch) -> None:
+        """Compare the topic id that was committed with each newly assigned partition's offset with the topic's own."""
+        fresh = set(self._changes.fresh)
+        try:
+            ids = self._ids({p.topic for p in fresh})
+            for partition in fresh & self._consumer.assignment():
+                committed = self._consumer.committed(partition, metadata=True)
+                self._topics[partition.topic] = ids.get(partition.topic, "")
+                if committed and committed.metadata and committed.metadata != self._topics[partition.topic]:
+                    log.warning("%s is another topic than before: read from its beginning", partition.topic)
+                    found.pop(partition, None)
+                    self._rewind([partition])
+        except KafkaError as error:
+            log.warning("assignment not settled, to be tried again: %s: %s", type(error).__name__, error)
+            for partition, records in found.items():
+                if records:
+                    self._consumer.seek(partition, records[0].offset)
+            found.clear()
+            return
+        self._changes.fresh -= fresh
+
+    def _same_topics(self, names: set[str]) -> None:
+        """Discard what was applied of topics that were deleted or made again meanwhile, and read those from 0."""
+        ids = self._ids(names)
+        for topic in names:
+            known, now = self._topics.setdefault(topic, ids.get(topic, "")), ids.get(topic, _GONE)
+            if known == now:
+                continue
+            self._due = {p: offset for p, offset in self._due.items() if p.topic != topic}
+            self._topics[topic] = now
+            log.warning("%s was deleted%s", topic, "" if now == _GONE else " and made again: read from its beginning")
+            if now != _GONE:
+                self._rewind(p for p in self._consumer.assignment() if p.topic == topic)
+
+    def _ids(self, names: set[str]) -> dict[str, str]:
+        """What identifies each topic now; a topic that is not there is left out."""
+        if not names:
+            return {}
+        found = self._admin.describe_topics(sorted(names))
+        return {
+            x["name"]: "#".join(filter(None, [str(x.get("topic_id") or ""), self._epoch]))
+            for x in found
+            if not x["error_code"]
+        }
+
+    def _rewind(self, partitions: Iterable[TopicPartition]) -> None:
+        mine = [p for p in partitions if p in self._consumer.assignment()]
+        for partition, offset in (self._consumer.beginning_offsets(mine) if mine else {}).items():
+            self._consumer.seek(partition, offset)
+
+    def _out_of_range(self, error: OffsetOutOfRangeError) -> None:
+        ((partition, offset),) = list(error.args[0].items())[:1]
+        self._settle({})
+        before = self._topics.get(partition.topic)
+        self._same_topics({partition.topic})
+        if self._topics.get(partition.topic) != before or self._consumer.position(partition) != offset:
+            return
+        (first,), (last,) = (f([partition]).values() for f in (self._consumer.beginning_offsets, self._consumer.end_offsets))
+        raise SeminarError(
+            f"offset of {partition.topic}/{partition.partition}",
+            offset,
+            f"is not among what the broker keeps ({first} to {last}): what lies between is lost or the topic is another",
+            "find out why, then set the group's offset with Kafka's own tools",
+        ) from error
