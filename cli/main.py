@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import streams, training
+from cli import repairs, streams, training
 from cli.options import moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 history_app = typer.Typer(no_args_is_help=True, help="History: bulk import, and whether online agrees with it.")
 app.add_typer(history_app, name="history")
 app.add_typer(streams.app)
+app.add_typer(repairs.app)
 app.add_typer(training.app)
 
 

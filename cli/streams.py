@@ -94,12 +94,23 @@ def produce(
 
 
 @app.command()
-def deadletters(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Show messages that were no valid events: where they came from and why they were refused."""
-    from streaming.deadletters import read_all
+def deadletters(
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write them here, to be repaired for `redrive`.")] = None,
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Show messages that were no valid events, of the stream and of imports: where they came from, why they were refused."""
+    from streaming.deadletters import letters_in_file, letters_in_kafka
+    from streaming.redrive import write_letters
 
-    out, letters = Output(as_json), list(read_all(brokers(bootstrap)))
+    out, where = Output(as_json), bootstrap or settings().bootstrap_servers
+    letters = letters_in_file(settings().home) + (letters_in_kafka(where) if where else [])
+    if not where:
+        out.line("no broker is named: letters of imports only")
+    rows = [letter.as_dict() for letter in letters]
     out.table(
-        ["origin", "field", "value", "reason"], [(x["origin"], x["field"], x["value"][:40], x["reason"]) for x in letters]
+        ["origin", "field", "value", "reason"], [(x["origin"], x["field"], x["value"][:40], x["reason"]) for x in rows]
     )
-    out.result({"dead_letters": letters})
+    if out_file:
+        out.line(f"{write_letters(letters, out_file):,} letters written to {out_file}")
+    out.result({"dead_letters": rows})

@@ -1,25 +1,65 @@
-"""Dead letters: messages that are no valid events, kept with their origin and the reason.
+"""Dead letters: messages that are no valid events, kept with their origin and the reason until they are redriven.
 
-In Kafka: topic `seminar.deadletter`, keyed by origin (so that a batch that is repeated adds nothing after compaction),
-the value and the key as they came, headers `dl_*` for origin, field, value and reason, and the original headers.
-In a bulk import without a broker: one JSON line each in `<home>/deadletters/`, synced.
+In Kafka: topic `seminar.deadletter`, compacted, keyed by origin and a digest of the message (a batch that is repeated adds
+nothing; in a topic that was made again the same offset is another message), the value and the key as they came, headers
+`dl_*` for origin, field, value and reason, and the original headers. In a bulk import without a broker: one JSON line
+each in `<home>/deadletters/import.jsonl`, synced. In both, a later entry replaces an earlier one of its key, and one without a value
+removes it.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kafka import TopicPartition
 
+from features.publish import sync
 from streaming import clients
 from streaming.events import Invalid, Message
+from streaming.positions import Position
+from streaming.reading import ranges, read
 from streaming.topics import DEADLETTER
 
 BODY = 800_000
 """Bytes kept of a body: with its headers a letter must fit where the message fitted, or it would block its partition."""
 _HEADER, _HEADERS = 1_000, 50
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message that was refused, and why. `key`: under which it is kept."""
+
+    key: str
+    message: Message
+    field: str
+    value: str
+    reason: str
+    truncated_from: int = 0  # bytes of the body that came, where it was too large to be kept whole
+
+    @property
+    def origin(self) -> str:
+        """`topic/partition/offset`."""
+        return origin(self.message)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What people read."""
+        facts = {"origin": self.origin, "field": self.field, "value": self.value, "reason": self.reason}
+        return {**facts, "body": (self.message.value or b"").decode(errors="replace")}
+
+
+def origin(message: Message) -> str:
+    """`topic/partition/offset`."""
+    return f"{message.topic}/{message.partition}/{message.offset}"
+
+
+def key_of(message: Message) -> str:
+    """Under which key a message's letter is kept."""
+    body = (message.value or b"")[:BODY] + message.headers.get("ce_id", b"")[:_HEADER]
+    return f"{origin(message)}#{hashlib.blake2b(body, digest_size=4).hexdigest()}"
 
 
 class KafkaSink:
@@ -30,14 +70,16 @@ class KafkaSink:
 
     def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
         """Send; raises what the broker answers when one is not acknowledged."""
+        self._send((key_of(m), (m.value or b"")[:BODY], _headers(m, invalid)) for m, invalid in rejected)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Tombstones: the broker's compaction removes these letters, and readers skip them from now on."""
+        self._send((key, None, []) for key in keys)
+
+    def _send(self, letters: Iterable[tuple[str, bytes | None, list[tuple[str, bytes]]]]) -> None:
         sent = [
-            self._producer.send(
-                DEADLETTER,
-                key=origin(message).encode(),
-                value=(message.value or b"")[:BODY],
-                headers=_headers(message, invalid),
-            )
-            for message, invalid in rejected
+            self._producer.send(DEADLETTER, key=key.encode(), value=value, headers=headers)
+            for key, value, headers in letters
         ]
         self._producer.flush(60)
         for future in sent:
@@ -56,18 +98,48 @@ class FileSink:
 
     def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
         """Append one line each and sync."""
+        self._append(_line(key_of(message), message, _facts(message, invalid)) for message, invalid in rejected)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Lines that take letters back."""
+        self._append({"key": key} for key in keys)
+
+    def rewrite(self, letters: Iterable[Letter]) -> None:
+        """Keep these letters and nothing else; the caller sees to it that nobody appends meanwhile."""
+        aside = self.path.with_suffix(".tmp")
+        with aside.open("w") as file:
+            for x in letters:
+                why = {"dl_origin": x.origin, "dl_field": x.field, "dl_value": x.value, "dl_reason": x.reason}
+                file.write(json.dumps(_line(x.key, x.message, why)) + "\n")
+        sync(aside)
+        os.replace(aside, self.path)
+        sync(self.path.parent)
+
+    def _append(self, lines: Iterable[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
-            for message, invalid in rejected:
-                body = (message.value or b"").decode(errors="replace")
-                file.write(json.dumps({**_facts(message, invalid), "value": body}) + "\n")
+            for line in lines:
+                file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
 
-def origin(message: Message) -> str:
-    """`topic/partition/offset`: the key of a dead letter."""
-    return f"{message.topic}/{message.partition}/{message.offset}"
+def _line(key: str, message: Message, facts: dict[str, str]) -> dict[str, Any]:
+    return {
+        "key": key,
+        **facts,
+        "message_key": None if message.key is None else _text(message.key),
+        "headers": {name: _text(value) for name, value in message.headers.items()},
+        "body": _text(message.value or b""),
+    }
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")  # bytes that are not UTF-8 survive JSON and come back by `_raw`
+
+
+def _raw(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def _facts(message: Message, invalid: Invalid) -> dict[str, str]:
@@ -84,25 +156,55 @@ def _headers(message: Message, invalid: Invalid) -> list[tuple[str, bytes]]:
     facts = [(name, text.encode(errors="backslashreplace")) for name, text in _facts(message, invalid).items()]
     if len(message.value or b"") > BODY:
         facts.append(("dl_truncated_from", str(len(message.value or b"")).encode()))
-    given = [(name[:_HEADER], (value or b"")[:_HEADER]) for name, value in message.headers.items()]
-    return [*facts, ("dl_key", (message.key or b"")[:_HEADER]), *given[:_HEADERS]]
+    if message.key is not None:
+        facts.append(("dl_key", message.key[:_HEADER]))
+    return [*facts, *[(name[:_HEADER], (value or b"")[:_HEADER]) for name, value in message.headers.items()][:_HEADERS]]
+
+
+def letters_in_kafka(bootstrap: str) -> list[Letter]:
+    """Every letter that is in the topic now, in the order of its keys."""
+    consumer = clients.consumer(bootstrap, auto_offset_reset="none")
+    found: dict[str, Letter] = {}
+    try:
+        partitions = [TopicPartition(DEADLETTER, p) for p in consumer.partitions_for_topic(DEADLETTER) or ()]
+        for message, _ in read(consumer, ranges(consumer, partitions, Position())):
+            key = (message.key or b"").decode(errors="replace")
+            if message.value is None:
+                found.pop(key, None)
+            else:
+                found[key] = _letter(key, message)
+    finally:
+        consumer.close()
+    return [found[key] for key in sorted(found)]
+
+
+def _letter(key: str, sent: Message) -> Letter:
+    facts = {name: raw.decode(errors="replace") for name, raw in sent.headers.items() if name.startswith("dl_")}
+    headers = {name: raw for name, raw in sent.headers.items() if not name.startswith("dl_")}
+    topic, partition, offset = facts["dl_origin"].rsplit("/", 2)
+    message = Message(topic, int(partition), int(offset), sent.headers.get("dl_key"), sent.value, headers)
+    truncated = int(facts.get("dl_truncated_from", 0))
+    return Letter(key, message, facts["dl_field"], facts["dl_value"], facts["dl_reason"], truncated)
+
+
+def letters_in_file(home: Path) -> list[Letter]:
+    """Every letter of bulk imports."""
+    found: dict[str, Letter] = {}
+    file = FileSink(home).path
+    for line in file.read_text().splitlines() if file.exists() else ():
+        facts = json.loads(line)
+        if "dl_origin" not in facts:
+            found.pop(facts["key"], None)
+            continue
+        topic, partition, offset = facts["dl_origin"].rsplit("/", 2)
+        key = None if facts["message_key"] is None else _raw(facts["message_key"])
+        headers = {name: _raw(value) for name, value in facts["headers"].items()}
+        message = Message(topic, int(partition), int(offset), key, _raw(facts["body"]), headers)
+        why = (facts["dl_field"], facts["dl_value"], facts["dl_reason"])
+        found[facts["key"]] = Letter(facts["key"], message, *why)
+    return [found[key] for key in sorted(found)]
 
 
 def read_all(bootstrap: str) -> Iterator[dict[str, Any]]:
-    """Every dead letter in the topic now: origin, field, value, reason, body."""
-    consumer = clients.consumer(bootstrap, auto_offset_reset="earliest")
-    try:
-        partitions = [TopicPartition(DEADLETTER, p) for p in consumer.partitions_for_topic(DEADLETTER) or ()]
-        if not partitions:
-            return
-        consumer.assign(partitions)
-        ends = {p: end for p, end in consumer.end_offsets(partitions).items() if end}
-        consumer.seek_to_beginning(*partitions)
-        while any(consumer.position(p) < end for p, end in ends.items()):
-            for messages in consumer.poll(timeout_ms=500).values():
-                for message in messages:
-                    headers = {name: (raw or b"").decode(errors="replace") for name, raw in message.headers}
-                    facts = {name[3:]: text for name, text in headers.items() if name.startswith("dl_")}
-                    yield {**facts, "body": (message.value or b"").decode(errors="replace")}
-    finally:
-        consumer.close()
+    """Every letter in the topic as people read it: origin, field, value, reason, body."""
+    return (letter.as_dict() for letter in letters_in_kafka(bootstrap))

@@ -44,23 +44,24 @@ def read_jsonl(file: Path) -> Iterator[Message]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines):
             if text := line.strip():
-                yield _message(f"import:{file.name}", number, text)
+                yield structured(text, f"import:{file.name}", 0, number)
 
 
-def _message(topic: str, number: int, line: bytes) -> Message:
+def structured(line: bytes, topic: str, partition: int, offset: int) -> Message:
+    """The message of one CloudEvent in structured mode; without headers where the line is no JSON object."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
-        return Message(topic, 0, number, None, line, {})
+        return Message(topic, partition, offset, None, line, {})
     data = event.get("data")
     key = None
     if isinstance(data, dict):
         key = data.get("item_id") if str(event.get("type")) == "seminar.item.v1" else data.get("user_id")
     names = [name for name in ("type", "source", "id", "time") if event.get(name) is not None]
     headers = {f"ce_{name}": _bytes(event[name]) for name in names}
-    return Message(topic, 0, number, _bytes(key), json.dumps(data).encode(), headers)
+    return Message(topic, partition, offset, _bytes(key), json.dumps(data).encode(), headers)
 
 
 def _bytes(value: object) -> bytes:

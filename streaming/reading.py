@@ -57,7 +57,7 @@ def read(consumer: Any, wanted: Mapping[TopicPartition, Range], limit: int = 2_0
             records, end = found.get(partition, ()), wanted[partition][1]
             for r in records:
                 if r.offset < end:
-                    yield Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers)), r.timestamp
+                    yield Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp), r.timestamp
             reached = records[-1].offset + 1 if records else _position(consumer, partition)
             if reached > at[partition]:
                 progress = time.monotonic()
