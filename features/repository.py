@@ -1,11 +1,15 @@
 """The Feast repository of one SEMINAR_HOME: its resolved feature_store.yaml, applied and opened in-process.
 
 `feature_store.yaml` names paths in `var/`. Another home gets a copy with its own absolute paths, so that stock commands
-work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`.
+work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`. Its online store is the one that SEMINAR_ONLINE_STORE names a
+file of, if any. `${VAR}` in that file stays as it is in the copy: Feast expands it when it reads, so no password is kept.
 """
 
+import os
+import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import yaml
 from feast import Entity, FeatureService, FeatureStore, FeatureView
@@ -23,15 +27,46 @@ def configure() -> Path:
     for table in (*history.SCHEMAS, "state"):
         (home / "history" / table).mkdir(parents=True, exist_ok=True)
     content = yaml.safe_load((REPOSITORY / CONFIG).read_text())
+    chosen = settings().online_store
+    if chosen:
+        content["online_store"] = _online_store(chosen)
     for section in ("registry", "online_store"):
         path = content[section].get("path", "")
         if path.startswith("var/"):
             content[section]["path"] = str(home / path.removeprefix("var/"))
     file = home / CONFIG
-    text = yaml.safe_dump(content, sort_keys=False)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
     if not file.exists() or file.read_text() != text:
         file.write_text(text)
     return file
+
+
+def _online_store(file: Path) -> dict[str, Any]:
+    """The section `online_store` of a file."""
+    try:
+        text = file.read_text()
+        section = yaml.safe_load(text)["online_store"]
+        section["type"]
+    except OSError as error:
+        raise SeminarError("SEMINAR_ONLINE_STORE", file, f"cannot be read ({error.strerror})", "name a file") from None
+    except (yaml.YAMLError, KeyError, TypeError):  # not the error's text: it may show a password
+        raise SeminarError(
+            "SEMINAR_ONLINE_STORE", file, "has no section online_store with a type", "write it as features/redis.yaml"
+        ) from None
+    for variable in re.findall(r"\$\{(\w+)\}", str(section)):
+        if variable not in os.environ:
+            raise SeminarError(variable, "", "is not set", f"export it: {file.name} names it")
+    return dict(section)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what names variables as blocks: a password is put in as text, and may hold quotes, colons and hashes."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "${" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def apply() -> None:

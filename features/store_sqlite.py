@@ -1,32 +1,33 @@
-"""The SQLite online store with a native append for sequence views; every other view falls through to Feast's own.
+"""The SQLite online store with a native append for sequence views.
 
 A Feast row is overwritten as a whole, so an append would be a read, a change and a write, and two writers lose events.
 Here a written value of a view tagged `sequence: append` is a delta (features.record): its records are added to the
-user's pages inside one write transaction, blindly, and read back as one blob. Feast demands that the class of a SQLite
-store is named `...SqliteOnlineStore`.
+user's pages inside one write transaction, blindly, and read back as one blob. A row of any other view is replaced by a
+newer one only (features.rows). Feast demands that the class of a SQLite store is named `...SqliteOnlineStore`.
 
 Tables of a sequence view: `<view>_head` (records, mark, fence of a user) and `<view>_page` (256 records a page).
+Table of another view: `<view>_row`. What is deleted is overwritten with zeros.
 """
 
+import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 from feast import Entity, FeatureView
-from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
+from pydantic import model_validator
 
-from features.record import CAP, RECORD, decode, encode, is_canonical, normalise
+from features.errors import SeminarError
+from features.record import RECORD, Records, decode, encode, is_canonical, normalise
+from features.rows import SLACK, Found, Row, cap_of, entity, is_sequence, look_at, pack, plain_found, sequence_found
 
 PAGE = 256 * RECORD.itemsize  # 8 KB: an append rewrites one page, whatever the length of the history
-SLACK = 1024  # records that a row may grow by before it is looked at; then by half of itself
-
-Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 class SequenceSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
@@ -36,15 +37,12 @@ class SequenceSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     """FULL: a commit survives the machine's crash. NORMAL: the process's; what a machine lost is in history."""
 
-
-def is_sequence(view: FeatureView) -> bool:
-    """Whether a view's written values are deltas to append."""
-    return bool(view.tags.get("sequence") == "append")
-
-
-def cap_of(view: FeatureView) -> int:
-    """How many newest records of a user the view keeps (its tag `cap`)."""
-    return int(view.tags.get("cap", CAP))
+    @model_validator(mode="after")
+    def _refuse(self) -> "SequenceSqliteOnlineStoreConfig":
+        for setting in ("vector_enabled", "text_search_enabled"):
+            if getattr(self, setting):
+                raise SeminarError(f"online_store.{setting}", True, "is not possible in this store", "remove it")
+        return self
 
 
 class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
@@ -60,64 +58,79 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         if self._conn is None:
             connection = sqlite3.connect(
                 self._get_db_path(config),
-                detect_types=sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES,
                 check_same_thread=False,  # one connection for all threads of a process, behind one lock
                 timeout=30,
             )
             connection.executescript(
-                f"pragma journal_mode=wal; pragma synchronous={config.online_store.synchronous};"
+                f"pragma journal_mode=wal; pragma synchronous={config.online_store.synchronous}; pragma secure_delete=on;"
                 "pragma mmap_size=1073741824; pragma cache_size=-65536; pragma wal_autocheckpoint=4000;"
             )
             self._conn = connection
         return self._conn
 
     def _tables(self, config: RepoConfig, view: FeatureView) -> tuple[sqlite3.Connection, str, str]:
+        """The connection, and the tables: head and page of a sequence view, the row's table (twice) of another."""
         connection, name = self._get_conn(config), f"{config.project}_{view.name}"
         if name not in self._made:
-            connection.execute(
-                f'create table if not exists "{name}_page"(entity_key blob, page integer, records blob,'
-                " primary key(entity_key, page)) without rowid"
-            )
-            # mark: the length at which the row was last seen canonical, so that repeats cannot grow it for ever
-            connection.execute(
-                f'create table if not exists "{name}_head"(entity_key blob primary key, records integer,'
-                " mark integer, fence integer) without rowid"
-            )
+            if is_sequence(view):
+                # mark: the length at which the row was last seen canonical, so that repeats cannot grow it for ever
+                connection.execute(
+                    f'create table if not exists "{name}_head"(entity_key blob primary key, records integer,'
+                    " mark integer, fence integer) without rowid"
+                )
+                connection.execute(
+                    f'create table if not exists "{name}_page"(entity_key blob, page integer, records blob,'
+                    " primary key(entity_key, page)) without rowid"
+                )
+            else:
+                connection.execute(f'create table if not exists "{name}_row"(entity_key blob primary key, content blob)')
             connection.commit()
             self._made.add(name)
-        return connection, f'"{name}_head"', f'"{name}_page"'
+        return connection, *((f'"{name}_head"', f'"{name}_page"') if is_sequence(view) else (f'"{name}_row"',) * 2)
+
+    @contextmanager
+    def _writing(self, config: RepoConfig, table: FeatureView) -> Iterator[tuple[sqlite3.Connection, str, str]]:
+        with self._lock:
+            connection, first, second = self._tables(config, table)
+            with connection:
+                connection.execute("begin immediate")
+                yield connection, first, second
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None
     ) -> None:
-        """Append deltas (sequence views) or overwrite rows (others); one transaction for the batch."""
-        with self._lock:
-            if not is_sequence(table):
-                super().online_write_batch(config, table, data, progress)
-                return
-            connection, head, page = self._tables(config, table)
-            feature, cap = table.features[0].name, cap_of(table)
-            with connection:
-                connection.execute("begin immediate")
+        """Append deltas (sequence views) or write rows where they are newer (others); one transaction for the batch."""
+        with self._writing(config, table) as (connection, head, page):
+            if is_sequence(table):
+                feature, cap = table.features[0].name, cap_of(table)
                 for entity_key, values, _, _ in data:
                     delta, fence = decode(values[feature].bytes_val)
-                    self._append(connection, head, page, _key(config, entity_key), delta.tobytes(), fence, cap)
-            if progress:
-                progress(len(data))
+                    self._append(connection, head, page, entity(config, entity_key), delta, fence, cap)
+            else:
+                connection.executemany(
+                    f"insert into {head} values(?, ?) on conflict(entity_key)"
+                    " do update set content = excluded.content where excluded.content > content",
+                    [(entity(config, entity_key), pack(timestamp, values)) for entity_key, values, timestamp, _ in data],
+                )
+        if progress:
+            progress(len(data))
 
     def _append(
-        self, connection: sqlite3.Connection, head: str, page: str, key: bytes, delta: bytes, fence: int, cap: int
+        self, connection: sqlite3.Connection, head: str, page: str, key: bytes, delta: Records, fence: int, cap: int
     ) -> None:
         row = connection.execute(f"select records, mark, fence from {head} where entity_key = ?", (key,)).fetchone()
         count, mark, old_fence = row or (0, 0, 0)
         fence = max(fence, old_fence)
-        self._write_pages(connection, page, key, count, delta)
-        count += len(delta) // RECORD.itemsize
-        if count > mark + max(SLACK, mark // 2) or fence > old_fence:
-            blob = self._pages(connection, page, key)
-            records, _ = decode(encode(_EMPTY) + blob)
+        if fence:
+            delta = delta[delta["time"] >= fence]
+        if not row and SLACK < len(delta) <= cap and is_canonical(delta):
+            mark = len(delta)
+        self._write_pages(connection, page, key, count, delta.tobytes())
+        count += len(delta)
+        if count > look_at(mark, cap) or fence > old_fence:
+            records, _ = decode(encode(_EMPTY) + self._pages(connection, page, key))
             kept = normalise(records, fence, cap)
-            if len(kept) != len(records) or not is_canonical(records):
+            if kept is not records:
                 connection.execute(f"delete from {page} where entity_key = ?", (key,))
                 self._write_pages(connection, page, key, 0, kept.tobytes())
             count = mark = len(kept)
@@ -143,25 +156,35 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         table: FeatureView,
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
-        """A blob a user (sequence views): all records, canonical, with the user's fence; (None, None) if unknown."""
+    ) -> list[Found]:
+        """A canonical blob a user (sequence views), a row an entity (others); (None, None) for an unknown one."""
         with self._lock:
-            if not is_sequence(table):
-                rows: list[tuple[datetime | None, dict[str, Value] | None]]
-                rows = super().online_read(config, table, entity_keys, requested_features)
-                return rows
             connection, head, page = self._tables(config, table)
-            found = []
+            keys = [entity(config, entity_key) for entity_key in entity_keys]
             connection.execute("begin")  # one snapshot: a head and its pages
             try:
-                for entity_key in entity_keys:
-                    key = _key(config, entity_key)
-                    row = connection.execute(f"select fence from {head} where entity_key = ?", (key,)).fetchone()
-                    found.append((row, self._pages(connection, page, key) if row else b""))
+                column = "fence" if is_sequence(table) else "content"
+                query = f"select {column} from {head} where entity_key = ?"
+                found = [connection.execute(query, (key,)).fetchone() for key in keys]
+                if not is_sequence(table):
+                    return [plain_found(table, row and row[0]) for row in found]
+                bodies = [self._pages(connection, page, key) if row else b"" for key, row in zip(keys, found, strict=True)]
             finally:
                 connection.rollback()
         feature, cap = table.features[0].name, cap_of(table)
-        return [_value(feature, body, row[0], cap) if row else (None, None) for row, body in found]
+        return [
+            sequence_found(feature, encode(_EMPTY, row[0]) + body, cap) if row else (None, None)
+            for row, body in zip(found, bodies, strict=True)
+        ]
+
+    def delete_rows(self, config: RepoConfig, table: FeatureView, entity_keys: Sequence[EntityKey]) -> None:
+        """Delete rows of a plain view. Nothing remembers them: a write of any version makes such a row again."""
+        if is_sequence(table):
+            raise SeminarError("view", table.name, "is a sequence", "append an empty delta with a fence: it is remembered")
+        with self._writing(config, table) as (connection, row, _):
+            connection.executemany(
+                f"delete from {row} where entity_key = ?", [(entity(config, entity_key),) for entity_key in entity_keys]
+            )
 
     def update(
         self,
@@ -174,36 +197,51 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
     ) -> None:
         """Make and drop tables; called by `feast apply`."""
         with self._lock:
-            super().update(config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial)
-            for view in filter(is_sequence, tables_to_keep):
+            for view in tables_to_keep:
                 self._tables(config, view)
-            for view in filter(is_sequence, tables_to_delete):
-                connection, head, page = self._tables(config, view)
-                connection.execute(f"drop table {head}")
-                connection.execute(f"drop table {page}")
-                self._made.clear()
-            self._get_conn(config).commit()
+            self._drop(config, tables_to_delete)
+
+    def _drop(self, config: RepoConfig, views: Sequence[FeatureView]) -> None:
+        for view in views:
+            connection, first, second = self._tables(config, view)
+            with connection:
+                connection.execute("begin immediate")
+                for name in {first, second}:
+                    connection.execute(f"drop table if exists {name}")
+        self._made.clear()
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Remove the database with its write-ahead log."""
+        """Drop the tables of these views; remove the database with its write-ahead log when it holds no other table."""
         with self._lock:
-            super().teardown(config, tables, entities)
-            self._made.clear()
+            if not Path(self._get_db_path(config)).exists():
+                return
+            self._drop(config, tables)
+            connection = self._get_conn(config)
+            left = connection.execute("select count(*) from sqlite_master where type = 'table'").fetchone()[0]
+            connection.close()
+            self._conn = None
+            if not left:
+                for suffix in ("", "-wal", "-shm"):
+                    Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
+
+    def purge(self, config: RepoConfig) -> None:
+        """After forgetting: move the write-ahead log into the database and empty it, so that no file holds old bytes.
+
+        Waits for readers and writers; SeminarError when one of them lasts for longer than 30 s.
+        """
+        with self._lock:
+            busy = self._get_conn(config).execute("pragma wal_checkpoint(truncate)").fetchone()[0]
+        if busy:
+            path = self._get_db_path(config)
+            raise SeminarError("online store", path, "is in use for long", "repeat when no process reads or writes it")
+
+    async def online_read_async(self, *arguments: Any, **named: Any) -> list[Found]:
+        """`online_read` in a thread."""
+        return await asyncio.to_thread(self.online_read, *arguments, **named)
+
+    async def online_write_batch_async(self, *arguments: Any, **named: Any) -> None:
+        """`online_write_batch` in a thread."""
+        await asyncio.to_thread(self.online_write_batch, *arguments, **named)
 
 
 _EMPTY = decode(b"")[0]
-
-
-def _key(config: RepoConfig, entity_key: EntityKey) -> bytes:
-    key: bytes = serialize_entity_key(entity_key, config.entity_key_serialization_version)
-    return key
-
-
-def _value(feature: str, body: bytes, fence: int, cap: int) -> tuple[datetime, dict[str, Value]]:
-    blob = encode(_EMPTY, fence) + body
-    records, _ = decode(blob)
-    kept = normalise(records, fence, cap)
-    if kept is not records:
-        blob = encode(kept, fence)
-    newest = int(kept["time"][-1]) if len(kept) else fence
-    return datetime.fromtimestamp(newest / 1000, UTC), {feature: Value(bytes_val=blob)}
