@@ -7,7 +7,7 @@ all gone stays, empty. A fence is set before, so nothing that is older can come 
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +24,28 @@ from features.record import RECORD
 
 @dataclass
 class Erased:
-    """Rows that went, files that were replaced, and the queries (unsigned ids) that the rows named."""
+    """Rows that went and files that were replaced."""
 
     rows: int = 0
     files: int = 0
-    queries: set[int] = field(default_factory=set)
+
+
+def named(home: Path) -> set[int]:
+    """The queries (unsigned ids) that erased rows named, since `forget_named`; kept through a crash."""
+    journal = _journal(home)
+    return set(map(int, journal.read_text().split())) if journal.exists() else set()
+
+
+def forget_named(home: Path) -> None:
+    """The texts of those queries are dealt with."""
+    _journal(home).unlink(missing_ok=True)
 
 
 def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
-    """Remove events and impressions older than their user's fence (ms by user hash) from every file."""
+    """Remove events and impressions older than their user's fence (ms by user hash) from every file.
+
+    The queries that they named are noted before they go (`named`).
+    """
     done = Erased()
     for table in (EVENTS, IMPRESSIONS):
         for file in _files(home, table):
@@ -44,7 +57,7 @@ def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
             gone = milliseconds(users["event_timestamp"]) < limits
             if gone.any():
                 rows = pq.read_table(file, partitioning=None)
-                done.queries |= _queries(table, rows.filter(pa.array(gone)))
+                _note(home, _queries(table, rows.filter(pa.array(gone))))
                 _replace(file, rows.filter(pa.array(~gone)))
                 done.rows += int(gone.sum())
                 done.files += 1
@@ -77,6 +90,16 @@ def erase_queries(home: Path, queries: set[int]) -> Erased:
             done.rows += int(gone.sum())
             done.files += 1
     return done
+
+
+def _journal(home: Path) -> Path:
+    return home / "history" / "erasing.ids"
+
+
+def _note(home: Path, queries: set[int]) -> None:
+    with _journal(home).open("a") as file:
+        file.write("".join(f"{query}\n" for query in queries))
+    sync(_journal(home))
 
 
 def _files(home: Path, table: str) -> Iterator[Path]:

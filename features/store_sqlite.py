@@ -10,6 +10,7 @@ Table of another view: `<view>_row`. What is deleted is overwritten with zeros.
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -49,15 +50,22 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
     """Feast online store plugin; safe for the threads of one process and for several processes."""
 
     _conn: sqlite3.Connection | None = None
+    _file: tuple[int, int] | None = None
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._made: set[str] = set()
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
+        path = self._get_db_path(config)
+        if self._conn is not None and not self._conn.in_transaction and _file(path) != self._file:
+            # The file was removed or replaced: going on would fill one that nobody else sees.
+            self._conn.close()
+            self._conn = None
+            self._made.clear()
         if self._conn is None:
             connection = sqlite3.connect(
-                self._get_db_path(config),
+                path,
                 check_same_thread=False,  # one connection for all threads of a process, behind one lock
                 timeout=30,
             )
@@ -65,7 +73,7 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
                 f"pragma journal_mode=wal; pragma synchronous={config.online_store.synchronous}; pragma secure_delete=on;"
                 "pragma mmap_size=1073741824; pragma cache_size=-65536; pragma wal_autocheckpoint=4000;"
             )
-            self._conn = connection
+            self._conn, self._file = connection, _file(path)
         return self._conn
 
     def _tables(self, config: RepoConfig, view: FeatureView) -> tuple[sqlite3.Connection, str, str]:
@@ -245,3 +253,12 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
 
 
 _EMPTY = decode(b"")[0]
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """Which file a path names now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

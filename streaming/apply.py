@@ -173,5 +173,5 @@ def _name(messages: Sequence[Message]) -> str:
     digest = hashlib.blake2b(digest_size=12)
     for m in sorted(messages, key=lambda m: (m.topic, m.partition, m.offset)):
         digest.update(f"{m.topic}/{m.partition}/{m.offset}/".encode())
-        digest.update(m.headers.get("ce_id", b"") + b"/" + (m.value or b""))
+        digest.update((m.headers.get("ce_id") or b"") + b"/" + (m.value or b""))
     return digest.hexdigest()

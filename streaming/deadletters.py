@@ -3,8 +3,8 @@
 In Kafka: topic `seminar.deadletter`, compacted, keyed by origin and a digest of the message (a batch that is repeated adds
 nothing; in a topic that was made again the same offset is another message), the value and the key as they came, headers
 `dl_*` for origin, field, value and reason, and the original headers. In a bulk import without a broker: one JSON line
-each in `<home>/deadletters/import.jsonl`, synced. In both, a later entry replaces an earlier one of its key, and one without a value
-removes it.
+each in `<home>/deadletters/import.jsonl`, synced. In both, a later entry replaces an earlier one of its key, and one
+without an origin removes it.
 """
 
 import hashlib
@@ -46,9 +46,14 @@ class Letter:
         return origin(self.message)
 
     def as_dict(self) -> dict[str, Any]:
-        """What people read."""
-        facts = {"origin": self.origin, "field": self.field, "value": self.value, "reason": self.reason}
-        return {**facts, "body": (self.message.value or b"").decode(errors="replace")}
+        """What people read. `letter`: under which it is kept; `key`: the message's."""
+        facts = {"letter": self.key, "origin": self.origin, "field": self.field, "value": self.value, "reason": self.reason}
+        texts = {"key": self.message.key or b"", "body": self.message.value or b""}
+        return {
+            **facts,
+            **{name: raw.decode(errors="replace") for name, raw in texts.items()},
+            "truncated_from": self.truncated_from,
+        }
 
 
 def origin(message: Message) -> str:
@@ -58,7 +63,7 @@ def origin(message: Message) -> str:
 
 def key_of(message: Message) -> str:
     """Under which key a message's letter is kept."""
-    body = (message.value or b"")[:BODY] + message.headers.get("ce_id", b"")[:_HEADER]
+    body = (message.value or b"")[:BODY] + (message.headers.get("ce_id") or b"")[:_HEADER]
     return f"{origin(message)}#{hashlib.blake2b(body, digest_size=4).hexdigest()}"
 
 
@@ -169,7 +174,7 @@ def letters_in_kafka(bootstrap: str) -> list[Letter]:
         partitions = [TopicPartition(DEADLETTER, p) for p in consumer.partitions_for_topic(DEADLETTER) or ()]
         for message, _ in read(consumer, ranges(consumer, partitions, Position())):
             key = (message.key or b"").decode(errors="replace")
-            if message.value is None:
+            if "dl_origin" not in message.headers:  # not all brokers tell an empty value from none
                 found.pop(key, None)
             else:
                 found[key] = _letter(key, message)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from features import barrier, reports
-from features.erasure import erase_queries, erase_rows, unused
+from features.erasure import erase_queries, erase_rows, forget_named, named, unused
 from features.fences import pending, raise_fence, settle, user_hash
 from features.online import Online
 from features.publish import versions
@@ -42,9 +42,10 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
         pass
     erased = erase_rows(home, fences)
     with barrier.alone(home):
-        queries = unused(home, erased.queries)
+        queries = unused(home, named(home))
         texts = erase_queries(home, queries)
         online.delete_queries(sorted(queries))
+        forget_named(home)
         letters = _erase_file_letters(home, fences)
     if bootstrap:
         letters += _erase_kafka_letters(bootstrap, fences)
