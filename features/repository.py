@@ -1,8 +1,10 @@
 """The Feast repository of one SEMINAR_HOME: its resolved feature_store.yaml, applied and opened in-process.
 
 `feature_store.yaml` names paths in `var/`. Another home gets a copy with its own absolute paths, so that stock commands
-work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`. SEMINAR_ONLINE_STORE may name a file of another online store;
-`${VAR}` in it stays as it is in the copy: Feast puts the value in when it reads, so that no password is kept.
+work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`.
+
+SEMINAR_ONLINE_STORE may name a file with another online store. `${VAR}` in it stays as it is in the copy: Feast puts the
+value in when it reads, so that no password is kept.
 """
 
 import os
@@ -59,7 +61,7 @@ def _online_store(file: Path) -> dict[str, Any]:
     return dict(section)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Writes what names variables as blocks: a password is put in as text, and may hold quotes, colons and hashes."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
