@@ -1,9 +1,10 @@
 """The Feast repository of one SEMINAR_HOME: its resolved feature_store.yaml, applied and opened in-process.
 
 `feature_store.yaml` names paths in `var/`. Another home gets a copy with its own absolute paths, so that stock commands
-work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`. Its online store is the one of the file that
-SEMINAR_ONLINE_STORE names, if any. `${VAR}` in that file stays as it is in the copy: Feast expands it when it reads, so
-no password is kept.
+work on it too: `feast -f $SEMINAR_HOME/feature_store.yaml ...`.
+
+SEMINAR_ONLINE_STORE may name a file with another online store. `${VAR}` in it stays as it is in the copy: Feast puts the
+value in when it reads, so that no password is kept.
 """
 
 import os
