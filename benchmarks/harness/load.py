@@ -54,7 +54,9 @@ def run(bootstrap: str, file: Path, first: int, count: int, rate: float, base_ms
 
     `bad`: the share of messages that are no events, sent beside them and not written down.
     """
-    producer = clients.producer(bootstrap, linger_ms=5, delivery_timeout_ms=300_000, batch_size=1 << 18)
+    producer = clients.producer(
+        bootstrap, linger_ms=5, metadata_max_age_ms=1000, delivery_timeout_ms=300_000, batch_size=1 << 18
+    )
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     failures: list[BaseException] = []
     begin = time.monotonic()

@@ -37,19 +37,24 @@ class Members:
     def __init__(self, errors: Path) -> None:
         """`errors`: a file for what the members log."""
         self.errors = errors
-        self._log = errors.open("ab")
+        self._log = errors.open("wb", buffering=0)
         self._nursery = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.harness.members"],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
+            stderr=subprocess.PIPE,  # no file: a member may be forbidden to write any
             preexec_fn=die_with_parent(),
         )
         self._lines: list[dict[str, Any]] = []
         self._news = threading.Condition()
-        threading.Thread(target=self._listen, daemon=True).start()
+        for work in (self._listen, self._keep):
+            threading.Thread(target=work, daemon=True).start()
+
+    def _keep(self) -> None:
+        assert self._nursery.stderr
+        while text := os.read(self._nursery.stderr.fileno(), 65536):
+            self._log.write(text)
 
     def _listen(self) -> None:
         assert self._nursery.stdout
@@ -75,7 +80,7 @@ class Members:
         """Fork a member; its pid."""
         options |= {"bootstrap": bootstrap, "home": str(home), "log": str(log)}
         assert self._nursery.stdin
-        self._nursery.stdin.write(json.dumps({"instance": instance, **options}) + "\n")
+        self._nursery.stdin.write(json.dumps({"instance": instance, **options}).encode() + b"\n")
         self._nursery.stdin.flush()
         return int(self._await("pid", started=instance))
 
@@ -93,7 +98,6 @@ class Members:
         except subprocess.TimeoutExpired:
             self._nursery.kill()
             self._nursery.wait()
-        self._log.close()
 
 
 def _member(given: dict[str, Any]) -> None:

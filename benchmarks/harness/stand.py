@@ -28,7 +28,7 @@ class Stand:
         os.environ["SEMINAR_HOME"] = str(self.home)
         apply()
         self.acknowledged: list[Path] = []
-        self._log = folder / "steps.log"
+        self.notes = folder  # where loads write what was acknowledged, and members their steps
         self._pids: list[int] = []
         self._loads: list[subprocess.Popen[bytes]] = []
         self._sent = 0
@@ -47,7 +47,7 @@ class Stand:
         """Start a producer of the next `count` events (or from `first` on)."""
         first = self._sent if first is None else first
         self._sent = max(self._sent, first + count)
-        file = self.folder / f"acknowledged-{len(self.acknowledged)}.jsonl"
+        file = self.notes / f"acknowledged-{len(self.acknowledged)}.jsonl"
         file.touch()
         self.acknowledged.append(file)
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.harness.load", self.bootstrap, str(file)]
@@ -64,8 +64,11 @@ class Stand:
     def member(self, instance: str = "one", **options: Any) -> int:
         """Start a consumer of the stand's group; its pid."""
         wanted = {"group": self.group, **options}
-        self._pids.append(self.members.start(self.bootstrap, self.home, self._log, instance, **wanted))
+        self._pids.append(self.members.start(self.bootstrap, self.home, self._log(), instance, **wanted))
         return self._pids[-1]
+
+    def _log(self) -> Path:
+        return self.notes / "steps.log"
 
     def ended(self, pid: int) -> int:
         """Wait for the end of a member; its exit code, negative for a signal."""
@@ -84,7 +87,8 @@ class Stand:
 
     def steps(self, pid: int | None = None) -> list[tuple[int, int, str]]:
         """(pid, batch, step) as logged, of all members or of one."""
-        lines = [line.split() for line in self._log.read_text().splitlines()] if self._log.exists() else []
+        log = self._log()
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         found = [(int(one), int(batch), step) for _, one, batch, step in lines]
         return [line for line in found if pid is None or line[0] == pid]
 

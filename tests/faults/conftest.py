@@ -9,7 +9,7 @@ from kafka import TopicPartition
 
 from benchmarks.harness.kafka_broker import KafkaBroker, why_not
 from benchmarks.harness.members import Members
-from benchmarks.harness.stand import Stand
+from benchmarks.harness.stand import Stand, until
 from streaming import clients, topics
 
 
@@ -38,6 +38,9 @@ def stand(broker: KafkaBroker, members: Members, tmp_path: Path, monkeypatch: py
 def empty(bootstrap: str) -> None:
     """Topics as declared, and nothing in them: what an earlier stand sent is deleted."""
     topics.apply(bootstrap)
+    drifted = [line.split(":")[0] for line in topics.plan(bootstrap)]
+    if drifted:
+        remake(bootstrap, drifted)
     reader, admin = clients.consumer(bootstrap), clients.admin(bootstrap)
     try:
         names = [topic.name for topic in topics.TOPICS if topic.cleanup == "delete"]
@@ -46,6 +49,17 @@ def empty(bootstrap: str) -> None:
     finally:
         admin.close()
         reader.close()
+
+
+def remake(bootstrap: str, names: list[str]) -> None:
+    """Delete topics and create them again."""
+    admin = clients.admin(bootstrap)
+    try:
+        admin.delete_topics(names)
+        until(lambda: not set(names) & set(admin.list_topics()), 30, "the topics were not deleted")
+    finally:
+        admin.close()
+    topics.apply(bootstrap)
 
 
 def assert_each_once(found: dict[str, int]) -> None:
