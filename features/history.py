@@ -21,8 +21,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.fences import fences
 from features.errors import SeminarError
+from features.fences import fences
 from features.publish import sync
 from features.record import CAP, RECORD, Records, canonical_order
 

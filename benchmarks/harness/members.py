@@ -3,7 +3,8 @@
     python -m benchmarks.harness.members
 
 A line of JSON on stdin starts a member: {"bootstrap", "home", "log", "instance", "group"} and, where wanted, {"die_at" or
-"hold_at": step, "die_after": batches before that, "events" and "seconds": bounds of a batch, "options": client settings}.
+"hold_at": step, "die_after": batches before that, "events" and "seconds": bounds of a batch, "away":
+a file (while it exists batches fail), "options": client settings}.
 The nursery answers with {"started": instance, "pid"}, and with {"pid", "status"} when one has ended. Each member appends
 `time pid batch step` to its log before it dies or is held, so that the log proves where a kill fell. The other side is the
 class `Members`.
@@ -104,6 +105,7 @@ def _member(given: dict[str, Any]) -> None:
     from features.online import Online
     from features.settings import settings
     from streaming import clients, consumer
+    from streaming.member import Limits
 
     os.environ["SEMINAR_HOME"] = given["home"]
     descriptor = os.open(given["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -112,6 +114,8 @@ def _member(given: dict[str, Any]) -> None:
     def step(name: str) -> None:
         nonlocal batch
         os.write(descriptor, f"{time.time():.3f} {os.getpid()} {batch} {name}\n".encode())
+        if name == "validate" and "away" in given and os.path.exists(given["away"]):
+            raise OSError("the store is away")
         if batch > given.get("die_after", 0):
             if name == given.get("die_at"):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -124,7 +128,7 @@ def _member(given: dict[str, Any]) -> None:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         seconds, backoff = given.get("seconds", 0.1), (0.1, 0.2, 0.5)
-        limits = consumer.Limits(events=given.get("events", 200), seconds=seconds, idle=0.05, backoff=backoff)
+        limits = Limits(events=given.get("events", 200), seconds=seconds, idle=0.05, backoff=backoff)
         group, instance = given.get("group", "seminar"), given["instance"]
         run = functools.partial(consumer.run, group=group, instance=instance, limits=limits, step=step)
         run(given["bootstrap"], Online(), settings().home, stop)

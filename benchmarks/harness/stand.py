@@ -29,7 +29,7 @@ class Stand:
         apply()
         self.acknowledged: list[Path] = []
         self.notes = folder  # where loads write what was acknowledged, and members their steps
-        self._pids: list[int] = []
+        self.alive: list[int] = []
         self._loads: list[subprocess.Popen[bytes]] = []
         self._sent = 0
 
@@ -40,7 +40,7 @@ class Stand:
         for load in self._loads:
             load.kill()
             load.wait()
-        for pid in list(self._pids):
+        for pid in list(self.alive):
             self.kill(pid)
 
     def load(self, count: int, rate: float = 0, first: int | None = None, **options: Any) -> "subprocess.Popen[bytes]":
@@ -64,15 +64,15 @@ class Stand:
     def member(self, instance: str = "one", **options: Any) -> int:
         """Start a consumer of the stand's group; its pid."""
         wanted = {"group": self.group, **options}
-        self._pids.append(self.members.start(self.bootstrap, self.home, self._log(), instance, **wanted))
-        return self._pids[-1]
+        self.alive.append(self.members.start(self.bootstrap, self.home, self._log(), instance, **wanted))
+        return self.alive[-1]
 
     def _log(self) -> Path:
         return self.notes / "steps.log"
 
     def ended(self, pid: int) -> int:
         """Wait for the end of a member; its exit code, negative for a signal."""
-        self._pids.remove(pid)
+        self.alive.remove(pid)
         return self.members.ended(pid)
 
     def kill(self, pid: int, number: int = signal.SIGKILL) -> int:
