@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features.errors import SeminarError
 from features.fences import fences
 from features.publish import sync
 from features.record import CAP, RECORD, Records, canonical_order
@@ -123,7 +124,21 @@ def read(
         wanted = wanted & (ds.field("event_timestamp") >= pa.scalar(first, _TIME))
     if last is not None:
         wanted = wanted & (ds.field("event_timestamp") < pa.scalar(last, _TIME))
-    return ds.dataset(files, schema=schema, format="parquet").to_table(columns=columns, filter=wanted)
+    try:
+        return ds.dataset(files, schema=schema, format="parquet").to_table(columns=columns, filter=wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        for file in files:
+            _check(file)
+        raise SeminarError("history", folder, f"cannot be read ({error})", "see whether the disk is well") from error
+
+
+def _check(file: str) -> None:
+    """Refuse a file that is torn, by its name."""
+    try:
+        pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        remedy = "move it away, then write what it held again from the topics or from the online store"
+        raise SeminarError("history file", file, f"is no whole parquet file ({error})", remedy) from error
 
 
 def _moment(ms: int) -> datetime:

@@ -107,8 +107,7 @@ def _apply(
     while True:
         messages = [
             Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp)
-            for partition, records in batch.items()
-            if member.owns(partition)
+            for records in batch.values()
             for r in records
         ]
         try:

@@ -7,6 +7,7 @@ Where a broker has no topic ids (Kafka before 2.8), a configured epoch takes the
 listener but noting down: the client forbids blocking calls in its IO thread.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,18 +102,17 @@ class Member:
         self._consumer.pause(*self._consumer.assignment())
         # A rebalance inside this poll assigns partitions that are not paused: what they bring is put back, not dropped.
         for partition, records in self.poll(0.05, 1).items():
-            self._consumer.seek(partition, records[0].offset)
+            self._seek(partition, records[0].offset)
 
     def resume(self) -> None:
         """Read again after `idle`."""
         self._consumer.resume(*self._consumer.paused())
 
-    def owns(self, partition: TopicPartition) -> bool:
-        """Whether no rebalance took the partition away since the last commit; its new owner reads it."""
-        return partition not in self._changes.lost
-
     def applied(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> None:
-        """Note that a batch is applied and is to be committed."""
+        """Note that a whole batch is applied and is to be committed.
+
+        Also what a rebalance took away meanwhile must be applied: if it is given back at once, the client goes on after it.
+        """
         for partition, records in batch.items():
             self._due[partition] = records[-1].offset + 1
             self._arrived[partition] = records[-1].timestamp
@@ -172,7 +172,7 @@ class Member:
             log.warning("assignment not settled, to be tried again: %s: %s", type(error).__name__, error)
             for partition, records in found.items():
                 if records:
-                    self._consumer.seek(partition, records[0].offset)
+                    self._seek(partition, records[0].offset)
             found.clear()
             return
         self._changes.fresh -= fresh
@@ -204,6 +204,10 @@ class Member:
     def _rewind(self, partitions: Iterable[TopicPartition]) -> None:
         mine = [p for p in partitions if p in self._consumer.assignment()]
         for partition, offset in (self._consumer.beginning_offsets(mine) if mine else {}).items():
+            self._seek(partition, offset)
+
+    def _seek(self, partition: TopicPartition, offset: int) -> None:
+        with contextlib.suppress(ValueError):  # taken away since: its next owner begins at the committed offset
             self._consumer.seek(partition, offset)
 
     def _out_of_range(self, error: OffsetOutOfRangeError) -> None:

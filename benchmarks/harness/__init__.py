@@ -1,0 +1,1 @@
+"""What the fault tests and the benches share: a real broker, loads, killable members, and an oracle."""
