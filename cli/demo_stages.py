@@ -83,7 +83,7 @@ def stream(
     """Stage 3: the following days through Kafka; afterwards online and history must agree exactly."""
     out.heading("3 Stream: producers, Kafka, the consumer group")
     for line in topics.apply(bootstrap):
-        out.line(line)
+        out.line(str(line))
     since, until = day(dates["t2"]), day(dates["end"])
     events: list[Event] = sorted(
         itertools.chain(data.behaviour(since, until), data.impressions(since, until)), key=lambda event: event.time_ms

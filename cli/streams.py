@@ -4,8 +4,9 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,26 +20,39 @@ topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: what should b
 app.add_typer(topics_app, name="topics")
 
 
+Partitions = Annotated[int | None, typer.Option(min=1, help="Partitions of each event topic; 4 if absent.")]
+Replication = Annotated[int | None, typer.Option(min=1, help="Replicas of every topic; the brokers' default if absent.")]
+
+
 @topics_app.command("plan")
-def topics_plan(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Show how the broker's topics differ from what is declared."""
+def topics_plan(
+    partitions: Partitions = None, replication: Replication = None, bootstrap: Bootstrap = None, as_json: Json = False
+) -> None:
+    """Show how the broker's topics differ from what is declared; changes nothing."""
     from streaming import topics
 
-    out, drift = Output(as_json), topics.plan(brokers(bootstrap))
-    for line in drift or ["topics are as declared"]:
-        out.line(str(line))
-    out.result({"drift": [str(x) for x in drift]})
+    _show(Output(as_json), topics.plan(brokers(bootstrap), topics.declared(partitions, replication)))
 
 
 @topics_app.command("apply")
-def topics_apply(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
-    """Create the declared topics that are missing."""
+def topics_apply(
+    partitions: Partitions = None, replication: Replication = None, bootstrap: Bootstrap = None, as_json: Json = False
+) -> None:
+    """Create missing topics, add partitions, set what drifted; exit status 1 when something is refused."""
     from streaming import topics
 
-    out, done = Output(as_json), topics.apply(brokers(bootstrap))
-    for line in done or ["topics are as declared"]:
+    found = topics.apply(brokers(bootstrap), topics.declared(partitions, replication))
+    _show(Output(as_json), found)
+    for drift in found:
+        if drift.action == topics.REFUSE:
+            problem = f"is {drift.found} and declared {drift.declared}: {drift.reason}"
+            raise SeminarError(f"{drift.topic} {drift.what}", drift.declared, problem, "all else is as declared")
+
+
+def _show(out: Output, drift: list[Any]) -> None:
+    for line in drift or ["topics are as declared"]:
         out.line(str(line))
-    out.result({"done": [str(x) for x in done]})
+    out.result({"drift": [asdict(x) for x in drift]})
 
 
 @app.command()

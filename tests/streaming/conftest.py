@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from features.online import Online
 from streaming import consumer, topics
 from streaming.broker import EmbeddedBroker
 from streaming.events import BROWSE, SEARCH, Event, Invalid, Message, build
+
+from .apache import Kafka
+from .certificates import Authority
 
 T0 = 1_500_000_000_000
 
@@ -38,6 +42,49 @@ def bootstrap(tmp_path: Path) -> Iterator[str]:
     with EmbeddedBroker(tmp_path / "broker") as broker:
         topics.apply(broker.bootstrap)
         yield broker.bootstrap
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A broker with a plain, a SASL_SSL and a mutual-TLS listener, and what clients need for them."""
+
+    kafka: Kafka
+    folder: Path
+    password: str
+
+    @property
+    def bootstrap(self) -> str:
+        return self.kafka.bootstrap
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """Apache Kafka, one for the session: its topics are shared."""
+    folder = tmp_path_factory.mktemp("secured")
+    authority, password = Authority(folder), "se cret#9:{}\\"
+    certificate, key = authority.sign("broker")
+    authority.sign("client", password=b"of the key")
+    Authority(folder, "stranger").sign("unknown")
+    store = folder / "broker.pem"
+    store.write_bytes(key.read_bytes() + certificate.read_bytes())
+    listeners = {"SASL": "SASL_SSL", "MUTUAL": "SSL"}
+    keystore = "".join(
+        f"listener.name.{name.lower()}.ssl.keystore.type=PEM\nlistener.name.{name.lower()}.ssl.keystore.location={store}\n"
+        for name in listeners
+    )
+    modules = "org.apache.kafka.common.security"
+    quoted = password.replace("\\", "\\\\\\\\")  # once for the properties file, once for its quotes
+    extra = (
+        f"{keystore}listener.name.mutual.ssl.truststore.type=PEM\n"
+        f"listener.name.mutual.ssl.truststore.location={authority.file}\nlistener.name.mutual.ssl.client.auth=required\n"
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\nauto.create.topics.enable=true\n"
+        f'listener.name.sasl.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required user_shop="{quoted}";\n'
+        f"listener.name.sasl.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n"
+    )
+    scram = ("--add-scram", f'SCRAM-SHA-512=[name=shop,password="{password}"]')
+    with Kafka(folder / "kafka", listeners, extra, scram) as kafka:
+        topics.apply(kafka.bootstrap)
+        yield Secured(kafka, folder, password)
 
 
 def event(i: int, users: int = 5) -> Event:
