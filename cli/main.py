@@ -6,20 +6,18 @@ import os
 import sqlite3
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import repairs, streams, training
+from cli import histories, repairs, streams, training
 from cli.options import moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
 from features.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-history_app = typer.Typer(no_args_is_help=True, help="History: bulk import, and whether online agrees with it.")
-app.add_typer(history_app, name="history")
+app.add_typer(histories.app, name="history")
 app.add_typer(streams.app)
 app.add_typer(repairs.app)
 app.add_typer(training.app)
@@ -46,40 +44,6 @@ def demo(
     from cli.demo import run
 
     run(Output(as_json), households)
-
-
-@history_app.command("import")
-def history_import(
-    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")], as_json: Json = False
-) -> None:
-    """Bring past events into history and the online store in bulk, without a broker; safe to repeat."""
-    from features.online import Online
-    from streaming.deadletters import FileSink
-    from streaming.importer import import_events, read_jsonl
-
-    out, home = Output(as_json), settings().home
-    sink = FileSink(home)
-    with out.progress("importing") as advance:
-        done = import_events(file.name, read_jsonl(file), Online(), home, sink, on_batch=advance)
-    out.line(
-        f"{done.accepted:,} events imported, {done.rejected:,} refused" + (f" (see {sink.path})" if done.rejected else "")
-    )
-    out.result({"events": done.counts, "rejected": done.rejected})
-
-
-@history_app.command("parity")
-def history_parity(as_json: Json = False) -> None:
-    """Compare every user's online sequence with history; exit status 1 when they differ."""
-    from features.online import Online
-    from features.parity import compare
-
-    out, found = Output(as_json), compare(Online(), settings().home)
-    out.line(f"{found['users']:,} users, {found['equal']:,} equal, edit distance {found['edit_distance']:,}")
-    out.result(found)
-    if found["edit_distance"]:
-        raise SeminarError(
-            "parity", found["differing"], "users differ", "wait for the consumer's lag to end, then look again"
-        )
 
 
 @app.command()

@@ -59,7 +59,7 @@ def test_partitions_are_the_events_dates_and_a_batch_lands_in_the_same_files(tmp
     again = history.write(tmp_path, "events", events("u", records), "batch")
     assert first == again
     assert [f.parent.name for f in first] == ["date=1970-01-01", "date=1970-01-02"]
-    assert not list(tmp_path.rglob(".*"))
+    assert not list((tmp_path / "history" / "events").rglob(".*"))
     assert len(history.read(tmp_path, "events")) == 3
 
 
