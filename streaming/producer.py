@@ -10,7 +10,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from features.errors import SeminarError
 from streaming import clients
-from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Invalid, build
+from streaming.events import BROWSE, FORGET, IMPRESSION, ITEM, SEARCH, Event, Invalid, build
 from streaming.topics import topic_of
 
 _OVERHEAD = 1_000
@@ -132,6 +132,10 @@ class Producer:
         vectors = {"text_vector": text_vector, "image_vector": image_vector}
         content = {**data, "attributes": dict(attributes) if attributes else None}
         return self._build(ITEM, {**content, **{k: list(v) for k, v in vectors.items() if v is not None}}, time, id)
+
+    def forget(self, user_id: str, time: datetime | None = None, id: str | None = None) -> str:
+        """A user asks to be forgotten: what is older than this event and a day is dropped, whenever it comes."""
+        return self._build(FORGET, {"user_id": user_id}, time, id)
 
     def _build(self, kind: str, data: dict[str, Any], time: datetime | None, event_id: str | None) -> str:
         moment = time or datetime.now(UTC)
