@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cli import histories, repairs, streams, training
-from cli.options import moment
+from cli.options import Bootstrap, moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
 from features.settings import settings
@@ -79,12 +79,14 @@ def score(
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
-    """What is here, and the next command."""
-    from cli.status import look
+def status(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
+    """What is here, how far the stream is (lag from the broker, where one is named), and the next command."""
+    from cli.status import look, show_stream
 
-    out, found = Output(as_json), look(settings().home)
+    out, found = Output(as_json), look(settings().home, bootstrap or settings().bootstrap_servers)
     out.table(["what", "state"], [(name, state) for name, state in found["state"].items()])
+    if found["stream"]:
+        show_stream(out, found["stream"])
     out.line(f"next: {found['next']}")
     out.result(found)
 

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from cli.output import Output
 from features.history import EVENTS, ITEMS, read
 from features.publish import current, versions
 
 
-def look(home: Path) -> dict[str, Any]:
-    """{"home", "state": {what: words}, "next": command}."""
+def look(home: Path, bootstrap: str | None = None) -> dict[str, Any]:
+    """{"home", "state": {what: words}, "stream": streaming.status.look or None, "next": command}."""
     applied = (home / "registry.db").exists()
     events = len(read(home, EVENTS, columns=["user_id"])) if applied else 0
     items = len(read(home, ITEMS, columns=["item"])) if applied else 0
@@ -29,4 +30,26 @@ def look(home: Path) -> dict[str, Any]:
         (published["bundles"], "run the DAG ctr: it fine-tunes, exports and promotes a bundle"),
         (serving, f"seminar promote {(published['bundles'] or ['VERSION'])[-1]}"),
     ]
-    return {"home": str(home), "state": state, "next": next((step for done, step in steps if not done), "seminar serve")}
+    stream = None
+    if applied:
+        from features.online import Online
+        from streaming.status import look as look_at_stream
+
+        stream = look_at_stream(Online(), home, bootstrap)
+    following = next((step for done, step in steps if not done), "seminar serve")
+    if stream and stream["pending_erasures"]:
+        following = "seminar forget --pending"
+    return {"home": str(home), "state": state, "stream": stream, "next": following}
+
+
+def show_stream(out: Output, stream: dict[str, Any]) -> None:
+    """The stream's state as a table and a few lines."""
+    if stream["partitions"]:
+        columns = ["partition", "offset", "lag", "events_per_s", "age_s", "instance"]
+        out.table(columns, [[x[name] for name in columns] for x in stream["partitions"]])
+        out.line(f"lag {stream['lag']:,}, {stream['events_per_s']:,} events/s, oldest watermark {stream['freshness_s']} s")
+    letters, made = stream["dead_letters"], stream["compaction"]
+    out.line(f"online store: {stream['store']}")
+    stream_letters = "?" if letters["stream"] is None else letters["stream"]
+    out.line(f"dead letters: {letters['imports']} of imports, {stream_letters} of the stream")
+    out.line(f"history: {made or 'never compacted'}; erasures to finish: {stream['pending_erasures']}")

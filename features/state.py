@@ -21,10 +21,17 @@ IDENTITY, PARTITIONS = "identity", "partitions"
 
 
 class Watermark(NamedTuple):
-    """offset: the next one, all before it are applied. time_ms: all that arrived before it is applied."""
+    """How far a partition is applied.
+
+    offset: the next one, all before it are applied. time_ms: all that arrived before it is applied. lag: messages behind it
+    when it was written. rate: messages a second since the watermark before. instance: the member that wrote it.
+    """
 
     offset: int
     time_ms: int
+    lag: int = 0
+    rate: float = 0.0
+    instance: str = ""
 
 
 class IdentityLost(SeminarError):
@@ -79,6 +86,27 @@ def restore_identity(online: Online, home: Path) -> None:
     online.write_states({IDENTITY: (expected_identity(home) or _create(home), 0, _now())})
 
 
+class Pairing:
+    """Whether a reader's store is still the one that history belongs to; looked up once a `period` (s)."""
+
+    def __init__(self, online: Online, home: Path, period: float = 1.0) -> None:
+        self._online, self._home, self._period = online, home, period
+        self._due, self._trouble = 0.0, ""
+
+    def trouble(self) -> str:
+        """Why sequences cannot be trusted; "" when they can, or where nothing was ever applied."""
+        if time.monotonic() >= self._due:
+            expected, found = expected_identity(self._home), found_identity(self._online)
+            if found is None and expected is not None:
+                self._trouble = "online store was emptied or is another one: sequences may be truncated"
+            elif None not in (found, expected) and found != expected:
+                self._trouble = "online store belongs to another history: sequences may be other users'"
+            else:
+                self._trouble = ""
+            self._due = time.monotonic() + self._period
+        return self._trouble
+
+
 def _create(home: Path) -> str:
     folder = home / "history"
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +127,7 @@ def write_watermarks(online: Online, marks: Mapping[str, Watermark]) -> None:
     """Overwrite watermarks by `topic/partition`."""
     if not marks:
         return
-    online.write_states({name: ("", mark.offset, mark.time_ms) for name, mark in marks.items()})
+    online.write_states({name: (json.dumps(mark[2:]), mark.offset, mark.time_ms) for name, mark in marks.items()})
     known = _partitions(online)
     if not marks.keys() <= known:
         # Two members may do so at once; the one that is overwritten does it again with its next watermark.
@@ -110,7 +138,7 @@ def watermarks(online: Online) -> dict[str, Watermark]:
     """All watermarks by `topic/partition`."""
     names = sorted(_partitions(online))
     rows = zip(names, online.states(names), strict=True)
-    return {name: Watermark(row[1], row[2]) for name, row in rows if row}
+    return {name: Watermark(row[1], row[2], *json.loads(row[0])) for name, row in rows if row}
 
 
 def _partitions(online: Online) -> set[str]:

@@ -68,7 +68,7 @@ def run(
                 metrics.applied(done, seconds)
                 log.info("applied %d events, %d rejected, in %.3f s", done.accepted, done.rejected, seconds)
             if time.monotonic() >= due:
-                _tick(member, online, metrics)
+                _tick(member, online, home, metrics)
                 due = time.monotonic() + limits.tick
     except FencedInstanceIdError as error:
         raise SeminarError(
@@ -128,7 +128,7 @@ def _apply(
             member.resume()
 
 
-def _tick(member: Member, online: Online, metrics: Metrics) -> None:
+def _tick(member: Member, online: Online, home: Path, metrics: Metrics) -> None:
     """Say how far this member is, online and as metrics; what fails is said again at the next tick."""
     try:
         marks = member.watermarks()
@@ -139,6 +139,7 @@ def _tick(member: Member, online: Online, metrics: Metrics) -> None:
         return
     try:
         write_watermarks(online, marks)
+        metrics.history(home)
     except Exception as error:  # a store of any kind: batches wait for it, a watermark need not
         log.warning("watermark not written: %s: %s", type(error).__name__, error)
     metrics.reached(marks)

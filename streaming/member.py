@@ -64,6 +64,8 @@ class Member:
         self._changes = _Changes()
         self._topics: dict[str, str] = {}  # the id of each topic as it is read
         self._arrived: dict[TopicPartition, int] = {}  # the Kafka timestamp of the last applied record
+        self._instance = instance
+        self._marked: dict[TopicPartition, tuple[int, float]] = {}  # offset of the last watermark, and when
         self._due: dict[TopicPartition, int] = {}  # next offsets that are applied and not committed
         self._admin = clients.admin(bootstrap)
         self._consumer = clients.consumer(
@@ -153,8 +155,16 @@ class Member:
         offsets = {p: offset for p, offset in found.items() if offset is not None}
         self._due |= offsets
         self.commit()
-        times = {p: now if offset >= ends[p] else self._arrived.get(p) for p, offset in offsets.items()}
-        return {f"{p.topic}/{p.partition}": Watermark(offsets[p], ms) for p, ms in times.items() if ms is not None}
+        marks = {}
+        for p, offset in offsets.items():
+            lag = max(0, ends[p] - offset)
+            before, when = self._marked.get(p, (offset, time.monotonic() - 1))
+            rate = max(0, offset - before) / max(time.monotonic() - when, 1e-3)
+            self._marked[p] = offset, time.monotonic()
+            ms = now if not lag else self._arrived.get(p)
+            if ms is not None:
+                marks[f"{p.topic}/{p.partition}"] = Watermark(offset, ms, lag, round(rate, 1), self._instance)
+        return marks
 
     def _settle(self, found: Batch) -> None:
         """Compare the topic id that was committed with each newly assigned partition's offset with the topic's own."""

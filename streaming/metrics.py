@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from features import versions
+from features.fences import pending
 from features.state import Watermark
 from streaming.apply import Applied
 
@@ -26,6 +29,9 @@ class Metrics:
         self._time = Gauge(
             "watermark_timestamp_seconds", "All that arrived before this time is applied.", ["partition"], **made
         )
+        self._lag = Gauge("lag", "Messages in the topic that are not applied yet.", ["partition"], **made)
+        self._compacted = Gauge("compaction_timestamp_seconds", "When history's newest version was made.", **made)
+        self._erasures = Gauge("pending_erasures", "Forgotten users whose older rows are still in files.", **made)
         self._tick = Gauge("last_tick_timestamp_seconds", "When the consumer last said how far it is.", **made)
 
     def serve(self, port: int, host: str = "127.0.0.1") -> None:
@@ -52,3 +58,10 @@ class Metrics:
         for name, mark in marks.items():
             self._offset.labels(name).set(mark.offset)
             self._time.labels(name).set(mark.time_ms / 1000)
+            self._lag.labels(name).set(mark.lag)
+
+    def history(self, home: Path) -> None:
+        """The state of history's files."""
+        if made := versions.last(home):
+            self._compacted.set(time.time() - versions.load(home, made).age())
+        self._erasures.set(len(pending(home)))

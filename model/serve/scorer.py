@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from features.online import Online
 from features.record import RECORD, Records, entity_id, query_text
+from features.settings import settings
+from features.state import Pairing
 from model.bundle import Bundle, Table
 from model.compute import tune
 from model.nn.attention import gap_buckets
@@ -86,6 +88,7 @@ class Scorer:
         self.version = bundle.version
         self._bundle = bundle
         self._online = online
+        self._pairing = Pairing(online, settings().home)
         self._method = method
         self._model = bundle.model
         self._scale, self._shift = bundle.manifest["logistic"]
@@ -165,6 +168,8 @@ class Scorer:
         if warming:
             return empty
         try:
+            if trouble := self._pairing.trouble():
+                degraded.append(trouble)
             found = self._online.sequence(user)
         except Exception as error:
             # A store that is away costs the sequence, never the answer.

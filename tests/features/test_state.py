@@ -8,6 +8,7 @@ from features.online import Online
 from features.repository import apply
 from features.state import (
     IdentityLost,
+    Pairing,
     Watermark,
     check_identity,
     ensure_identity,
@@ -60,3 +61,15 @@ def test_watermarks_of_several_members(home: Path) -> None:
     write_watermarks(online, {"t/1": Watermark(0, 7)})
     write_watermarks(online, {"t/0": Watermark(9, 2000)})
     assert watermarks(online) == {"t/0": Watermark(9, 2000), "t/1": Watermark(0, 7)}
+
+
+def test_a_reader_learns_that_its_store_was_emptied_or_swapped(home: Path) -> None:
+    online = Online()
+    assert Pairing(online, home, 0).trouble() == "", "nothing was ever applied"
+    ensure_identity(online, home)
+    pairing = Pairing(online, home, 0)
+    assert pairing.trouble() == ""
+    (home / "history" / "IDENTITY").write_text("another\n")
+    assert "belongs to another history" in pairing.trouble()
+    empty_the_store(home)
+    assert "was emptied" in pairing.trouble()
