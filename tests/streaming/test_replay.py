@@ -1,5 +1,7 @@
 """An online store that was lost comes back from history; Kafka read again changes nothing."""
 
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,32 @@ def test_reading_kafka_again_changes_nothing(bootstrap: str, home: Path) -> None
     assert len(history.read_sequences(home).records) == 120
     assert compare(Online(), home)["edit_distance"] == 0
     assert len(list(read_all(bootstrap))) == 1
+
+
+def test_backup_and_restore_as_the_documents_say(bootstrap: str, home: Path, tmp_path: Path) -> None:
+    """A copy of history taken while events flow, and Kafka from a little before it."""
+    with Producer(bootstrap, "test") as producer:
+        for i in range(100):
+            producer.send(event(i))
+    with consuming(bootstrap, home):
+        wait(caught_up(bootstrap))
+        began = int(time.time() * 1000) - 60_000
+        with Producer(bootstrap, "test") as producer:
+            for i in range(100, 200):
+                producer.send(event(i))
+                if i == 150:
+                    producer.flush()
+                    shutil.copytree(home / "history", tmp_path / "backup", ignore=shutil.ignore_patterns("*.tmp"))
+        wait(caught_up(bootstrap))
+    before = Online().sequences([f"user-{i}" for i in range(5)])
+    shutil.rmtree(home / "history")
+    shutil.copytree(tmp_path / "backup", home / "history")
+    online = lose_the_store(home)
+    from_history(online, home)
+    sink = KafkaSink(bootstrap)
+    from_kafka(bootstrap, Position(began), online, home, sink)
+    sink.close()
+    assert len(history.read_sequences(home).records) == 200
+    assert compare(online, home)["edit_distance"] == 0
+    after = online.sequences([f"user-{i}" for i in range(5)])
+    assert [x and x[0].tobytes() for x in before] == [x and x[0].tobytes() for x in after]
