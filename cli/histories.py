@@ -1,7 +1,8 @@
-"""`seminar history ...`: bulk import, and whether online agrees with history."""
+"""`seminar history ...`: bulk import, compaction into versions, and whether online agrees with history."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,7 +10,17 @@ from cli.output import Json, Output
 from features.errors import SeminarError
 from features.settings import settings
 
-app = typer.Typer(no_args_is_help=True, help="History: bulk import, and whether online agrees with it.")
+app = typer.Typer(no_args_is_help=True, help="History: bulk import, compaction, versions, agreement with online.")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """A duration such as 90s, 15m, 1h or 7d; SeminarError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not found:
+        raise SeminarError("duration", text, "is none", "write e.g. 90s, 15m, 1h or 7d")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 @app.command("import")
@@ -32,15 +43,79 @@ def import_(
 
 
 @app.command()
-def parity(as_json: Json = False) -> None:
-    """Compare every user's online sequence with history; exit status 1 when they differ."""
-    from features.online import Online
-    from features.parity import compare
+def compact(
+    grace: Annotated[str, typer.Option(help="How long files that readers may still need are kept: 90s, 15m, 1h.")] = "1h",
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay, whatever their age.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Merge loose files into the next version and remove garbage; safe beside consumers, readers and other compactors."""
+    from features.compaction import compact
 
-    out, found = Output(as_json), compare(Online(), settings().home)
-    out.line(f"{found['users']:,} users, {found['equal']:,} equal, edit distance {found['edit_distance']:,}")
-    out.result(found)
-    if found["edit_distance"]:
-        raise SeminarError(
-            "parity", found["differing"], "users differ", "wait for the consumer's lag to end, then look again"
+    out, done = Output(as_json), compact(settings().home, seconds(grace), keep)
+    for name, x in done["tables"].items():
+        out.line(
+            f"{name}: {x['loose']:,} loose files, {x['rows_in']:,} rows merged into {x['files']:,} files, {x['rows']:,} rows"
         )
+    first = f" (another compactor was first {done['lost']} times)" if done["lost"] else ""
+    out.line(f"{'published' if done['published'] else 'nothing new since'} {done['version'] or 'the beginning'}{first}")
+    out.line(f"{sum(done['removed'].values()):,} files of garbage removed")
+    out.result(done)
+
+
+@app.command()
+def versions(as_json: Json = False) -> None:
+    """Show the versions, and who keeps which."""
+    from features import versions as published
+
+    out, home = Output(as_json), settings().home
+    pins = published.pins(home)
+    rows = [
+        {
+            "version": manifest.version,
+            "created": manifest.created,
+            "rows": {name: sum(rows for rows, _ in part.files.values()) for name, part in manifest.tables.items()},
+            "files": sum(len(part.files) for part in manifest.tables.values()),
+            "bytes": sum(size for part in manifest.tables.values() for _, size in part.files.values()),
+            "pinned_by": pins.get(manifest.version, []),
+        }
+        for manifest in published.every(home)
+    ]
+    out.table(["version", "created", "rows", "files", "bytes", "pinned by"], [_row(x) for x in rows])
+    out.result({"versions": rows})
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    sizes = [f"{sum(found['rows'].values()):,}", f"{found['files']:,}", f"{found['bytes']:,}"]
+    return [found["version"], found["created"][:19], *sizes, ", ".join(found["pinned_by"])]
+
+
+@app.command()
+def parity(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write what one side lacks from the other; removes nothing.")
+    ] = False,
+    sample: Annotated[int | None, typer.Option(min=1, help="Compare this many users and entities, by chance.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Compare everything (the default).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare online with history where the stream has been applied; exit status 1 when they differ (after a repair)."""
+    from features import parity as agreement
+    from features.online import Online
+
+    if every and sample is not None:
+        raise SeminarError("--sample", sample, "contradicts --all", "give one of them")
+    look = agreement.repair if repair else agreement.compare
+    out, found = Output(as_json), look(Online(), settings().home, sample)
+    for label, x in (("found", found.get("repaired")), ("after the repair" if repair else "found", found)):
+        if x:
+            rows = x["entities"]
+            out.line(
+                f"{label}: {x['users']:,} users, {x['equal']:,} equal, edit distance {x['edit_distance']:,} "
+                f"({x['missing']:,} missing online, {x['extra']:,} in history), lag {x['lag']:,}; "
+                f"{rows['items']:,} items and {rows['queries']:,} queries: {rows['missing']:,} missing online, "
+                f"{rows['outdated']:,} outdated, {rows['lost']:,} lost from history"
+            )
+    out.result(found)
+    if found["faults"]:
+        remedy = "look at the store's log" if repair else "run `seminar history parity --repair`"
+        raise SeminarError("parity", found["differing"] or rows, "differ between online and history", remedy)

@@ -9,7 +9,7 @@ Files of a version are removed by `features.garbage` alone, after the grace peri
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from features import garbage, snapshot, versions
 from features.barrier import writing
 from features.errors import SeminarError
 from features.fences import Fences, fences
-from features.history import SCHEMAS
+from features.history import QUERIES, SCHEMAS
 from features.merging import merge
 from features.versions import Manifest, Part, Stamp
 
@@ -99,10 +99,12 @@ def _round(
         return None, {}
     step("plan")
     time.sleep(TICK_S)
-    written: list[Path] = []
+    written, texts = list[Path](), dict[str, Stamp]()
     try:
         facts = {plan.table: dict.fromkeys(("loose", "rows_in", "rows", "files"), 0) for plan in plans}
         for plan in plans:
+            if plan.table == QUERIES:
+                texts |= _stamps(home / "history" / QUERIES, (*plan.loose, *plan.compacted))
             rows_in, files = _merge(home, plan, fence, rows_per_file, written)
             part, fact = parts[plan.table], facts[plan.table]
             for name in plan.compacted:
@@ -116,7 +118,7 @@ def _round(
             fact["files"] += len(files)
             step("merge")
         step("files")
-        manifest = _publish(home, parent, parts, fence)
+        manifest = _publish(home, parent, parts, fence, texts)
     except BaseException:
         for file in written:
             file.unlink(missing_ok=True)
@@ -156,7 +158,7 @@ def _merge(
     return rows_in, {f"{plan.day}/{file.name}": (rows, file.stat().st_size) for file, rows in files}
 
 
-def _stamps(folder: Path, names: dict[str, Stamp]) -> dict[str, Stamp]:
+def _stamps(folder: Path, names: Iterable[str]) -> dict[str, Stamp]:
     found = {}
     for name in names:
         try:
@@ -181,11 +183,15 @@ def _patiently(home: Path) -> Iterator[None]:
         yield
 
 
-def _publish(home: Path, parent: Manifest | None, parts: dict[str, Part], fence: Fences) -> Manifest:
+def _publish(
+    home: Path, parent: Manifest | None, parts: dict[str, Part], fence: Fences, texts: dict[str, Stamp]
+) -> Manifest:
     # `writing`: an erasure sees this version whole, or this sees the fence that it raised.
     with _patiently(home), versions.guard(home):
         if fences(home) != fence:
             raise _Lost
+        if _stamps(home / "history" / QUERIES, texts) != texts:
+            raise _Lost  # an erasure may have taken a text that only the forgotten user had
         for table, part in parts.items():
             for name in part.files:
                 if not (home / "history" / table / name).exists():

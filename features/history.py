@@ -10,7 +10,7 @@ reader below reads what there is now, or with `version` exactly what one version
 
 import os
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,6 +64,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
+
+
+CONTENT = ("attributes", "brand", "category", "image_vector", "item_id", "text_vector", "title")
+"""What tells versions of an item apart; of one event time the greater one wins, column by column, null first."""
 
 
 def write(home: Path, table: str, rows: pa.Table, name: str) -> list[Path]:
@@ -155,7 +159,7 @@ def read_sequences(
 
     def take(dataset: ds.Dataset) -> sequences.Rows:
         return sequences.collect(
-            dataset.to_batches(columns=["user_id", "sequence"], filter=wanted, batch_readahead=4, fragment_readahead=2)
+            dataset.to_batches(columns=["user_id", "sequence"], filter=wanted, batch_readahead=2, fragment_readahead=1)
         )
 
     rows = snapshot.scan(home, EVENTS, SCHEMAS[EVENTS], take, version, until_ms=until_ms)
@@ -163,8 +167,17 @@ def read_sequences(
 
 
 def read_items(home: Path, until_ms: int | None = None, version: str | None = None) -> pa.Table:
-    """The newest version of each item, sorted by `item`."""
-    return _one_of_each(read(home, ITEMS, until_ms=until_ms, version=version), ["item"])
+    """The newest version of each item, sorted by `item`; of equal times the greater content, as in the online stores."""
+    return _one_of_each(read(home, ITEMS, until_ms=until_ms, version=version), ["item"], CONTENT)
+
+
+def read_entities(home: Path, table: str, ids: Collection[int]) -> pa.Table:
+    """All rows of items or queries with these (signed) ids, repeats included."""
+    key, few = ds.field("item" if table == ITEMS else "query"), sorted(ids)
+    wanted = key.isin(pa.array(few, pa.int64()))
+    if few:
+        wanted = wanted & (key >= few[0]) & (key <= few[-1])
+    return snapshot.scan(home, table, SCHEMAS[table], lambda dataset: dataset.to_table(filter=wanted))
 
 
 def read_queries(home: Path, until_ms: int | None = None, version: str | None = None) -> pa.Table:
@@ -183,9 +196,10 @@ def read_impressions(
     return rows.filter(pa.array(milliseconds(rows["event_timestamp"]) >= fence.of_all(rows["user_id"].to_pylist())))
 
 
-def _one_of_each(rows: pa.Table, keys: list[str], last: bool = True) -> pa.Table:
-    """Of each key the row with the greatest (or least) event time and origin, in the order of the keys."""
-    rows = rows.sort_by([(name, "ascending") for name in [*keys, "event_timestamp", *ORIGIN]])
+def _one_of_each(rows: pa.Table, keys: list[str], content: Sequence[str] = (), last: bool = True) -> pa.Table:
+    """Of each key the row with the greatest (or least) event time, content and origin, in the order of the keys."""
+    order = [(name, "ascending") for name in (*keys, "event_timestamp", *content, *ORIGIN)]
+    rows = rows.take(pc.sort_indices(rows, order, null_placement="at_start"))
     if len(rows) < 2:
         return rows
     edge = np.zeros(len(rows) - 1, bool)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.fences import Fences
-from features.history import EVENTS, IMPRESSIONS, ITEMS, ORIGIN, QUERIES, SCHEMAS, milliseconds
+from features.history import CONTENT, EVENTS, IMPRESSIONS, ITEMS, ORIGIN, QUERIES, SCHEMAS, milliseconds
 from features.publish import sync
 from features.record import canonical_order
 from features.sequences import packed
@@ -37,10 +37,9 @@ class _Rule(NamedTuple):
     rows: int
 
 
-_CONTENT = tuple(name for name in SCHEMAS[ITEMS].names if name not in (*ORIGIN, "arrived"))
 _RULES = {
     EVENTS: _Rule(("user_id", "sequence"), ("arrived", *ORIGIN), False, 2_000_000),
-    ITEMS: _Rule(_CONTENT, ORIGIN, True, 100_000),
+    ITEMS: _Rule(("item", "event_timestamp", *CONTENT), ORIGIN, True, 100_000),
     QUERIES: _Rule(("query",), ("event_timestamp", *ORIGIN), False, 1_000_000),
     IMPRESSIONS: _Rule(("user_id", "event_timestamp", "impression_id"), ORIGIN, True, 500_000),
 }

@@ -17,6 +17,7 @@ from features.record import RECORD, Records, decode, encode, signed
 from features.repository import open_store
 
 SEQUENCE, ITEM, QUERY, STATE = "user_sequence", "item_content", "query_text", "stream_state"
+_KEYS = {ITEM: "item", QUERY: "query"}
 
 
 class Online:
@@ -82,11 +83,19 @@ class Online:
 
     def items(self, ids: Sequence[int]) -> list[dict[str, Any] | None]:
         """Content of items by their unsigned ids; None for one that the store does not know."""
-        return self._rows(ITEM, "item", ids)
+        return [row[1] if row else None for row in self.dated(ITEM, ids)]
 
     def queries(self, ids: Sequence[int]) -> list[str | None]:
         """Texts of queries by their unsigned ids."""
-        return [row["text"] if row else None for row in self._rows(QUERY, "query", ids)]
+        return [row[1]["text"] if row else None for row in self.dated(QUERY, ids)]
+
+    def dated(self, view: str, ids: Sequence[int]) -> list[tuple[datetime, dict[str, Any]] | None]:
+        """(time of the event, content) of items or queries (the view) by their unsigned ids; None for one not known."""
+        found = []
+        for start in range(0, len(ids), 500):  # SQLite limits the parameters of one statement
+            keys = [_key(_KEYS[view], Value(int64_val=signed(int(i)))) for i in ids[start : start + 500]]
+            found += self._provider.online_read(self._config, self._views[view], keys)
+        return [(time, {name: _plain(x) for name, x in row.items()}) if row else None for time, row in found]
 
     def write_states(self, rows: Mapping[str, tuple[str, int, int]]) -> None:
         """Overwrite rows (text, offset, time in ms) of the stream's state."""
@@ -115,13 +124,6 @@ class Online:
         if not keys:
             return []
         return [row for _, row in self._provider.online_read(self._config, self._views[view], keys)]
-
-    def _rows(self, view: str, join_key: str, ids: Sequence[int]) -> list[dict[str, Any] | None]:
-        found = []
-        for start in range(0, len(ids), 500):  # SQLite limits the parameters of one statement
-            keys = [_key(join_key, Value(int64_val=signed(int(i)))) for i in ids[start : start + 500]]
-            found += self._read(view, keys)
-        return [{name: _plain(value) for name, value in row.items()} if row else None for row in found]
 
     def _write(self, view: str, join_key: str, rows: pa.Table) -> None:
         names = [field.name for field in self._views[view].features]

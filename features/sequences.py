@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.fences import Fences
 from features.record import RECORD, Records, canonical_order
 
-CHUNK = 1 << 19
+CHUNK = 1 << 17
 """Rows that are sorted at once, or one user's if they are more: this bounds what sorting needs beside the array."""
 
 
@@ -50,6 +50,7 @@ def collect(batches: Iterable[pa.RecordBatch]) -> Rows:
             names = batch["user_id"].dictionary_encode()
             code = np.array([codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()], np.int32)
             pieces.append((code[names.indices.to_numpy()], packed(batch["sequence"]).copy()))
+    pa.default_memory_pool().release_unused()
     return Rows(list(codes), pieces)
 
 
