@@ -69,7 +69,8 @@ def encode(records: Records, fence: int = 0) -> bytes:
     header = np.zeros(1, HEADER)
     header["version"] = VERSION
     header["fence"] = fence
-    return header.tobytes() + np.ascontiguousarray(records, RECORD).tobytes()
+    body = np.ascontiguousarray(records, RECORD).view(np.uint8)
+    return b"".join((header.tobytes(), body.data))  # one copy: a body may be megabytes
 
 
 def decode(blob: bytes | memoryview) -> tuple[Records, int]:

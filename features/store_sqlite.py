@@ -136,7 +136,7 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         self._write_pages(connection, page, key, count, delta.tobytes())
         count += len(delta)
         if count > look_at(mark, cap) or fence > old_fence:
-            records, _ = decode(encode(_EMPTY) + self._pages(connection, page, key))
+            records, _ = decode(b"".join([encode(_EMPTY), *self._pages(connection, page, key)]))
             kept = normalise(records, fence, cap)
             if kept is not records:
                 connection.execute(f"delete from {page} where entity_key = ?", (key,))
@@ -154,9 +154,9 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             ((key, number + i, delta[i * PAGE : (i + 1) * PAGE]) for i in range((len(delta) + PAGE - 1) // PAGE)),
         )
 
-    def _pages(self, connection: sqlite3.Connection, page: str, key: bytes) -> bytes:
+    def _pages(self, connection: sqlite3.Connection, page: str, key: bytes) -> list[bytes]:
         query = f"select records from {page} where entity_key = ? order by page"
-        return b"".join([row[0] for row in connection.execute(query, (key,))])
+        return [row[0] for row in connection.execute(query, (key,))]
 
     def online_read(
         self,
@@ -176,12 +176,12 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
                 found = [connection.execute(query, (key,)).fetchone() for key in keys]
                 if not is_sequence(table):
                     return [plain_found(table, row and row[0]) for row in found]
-                bodies = [self._pages(connection, page, key) if row else b"" for key, row in zip(keys, found, strict=True)]
+                bodies = [self._pages(connection, page, key) if row else [] for key, row in zip(keys, found, strict=True)]
             finally:
                 connection.rollback()
         feature, cap = table.features[0].name, cap_of(table)
         return [
-            sequence_found(feature, encode(_EMPTY, row[0]) + body, cap) if row else (None, None)
+            sequence_found(feature, b"".join([encode(_EMPTY, row[0]), *body]), cap) if row else (None, None)
             for row, body in zip(found, bodies, strict=True)
         ]
 
