@@ -189,9 +189,17 @@ def read_impressions(home: Path, since_ms: int | None = None, until_ms: int | No
 
 
 def _newest(rows: pa.Table, keys: list[str]) -> pa.Table:
-    """The row with the greatest (event time, topic, partition, offset) of each key, in the order of the keys."""
-    version = ["event_timestamp", "topic", "partition", "offset"]
-    rows = rows.sort_by([(name, "ascending") for name in keys + version])
+    """The newest row of each key, in the order of the keys.
+
+    Of equal event times the greater content wins, column by column in the order of their names (null before empty, then
+    as bytes): online rows are replaced by the same rule (features.rows), so a replay in any order ends equal. Where the
+    content is equal, or holds lists, the greater origin decides.
+    """
+    origin = ["topic", "partition", "offset"]
+    plain = [field.name for field in rows.schema if not pa.types.is_list(field.type)]
+    content = sorted({*plain} - {*keys, *origin, "event_timestamp", "arrived"})
+    order = [(name, "ascending") for name in [*keys, "event_timestamp", *content, *origin]]
+    rows = rows.take(pc.sort_indices(rows, sort_keys=order, null_placement="at_start"))
     if len(rows) < 2:
         return rows
     last = np.zeros(len(rows), bool)

@@ -15,7 +15,7 @@ from features.barrier import writing
 from features.fences import fences, raise_fence, user_hash
 from features.online import Online
 from features.state import check_identity, ensure_identity
-from streaming.batch import NO_RECORDS, Batch, newest
+from streaming.batch import NO_RECORDS, Batch
 from streaming.events import FORGET, ITEM, SKEW_MS, Event, Invalid, Message, parse
 
 SEEN_QUERIES = 1_000_000
@@ -118,7 +118,7 @@ class Applier:
         done("dead_letters")
         batch = Batch(events)
         items, queries = batch.items(), batch.queries(self._queries)
-        self._online.write_items(newest(items))
+        self._online.write_items(items)
         self._online.write_queries(queries)
         done("entities")
         name = _name(messages)

@@ -113,11 +113,5 @@ class Batch:
         )
 
 
-def newest(items: pa.Table) -> pa.Table:
-    """The last row of each item, so that none overwrites a newer one of its batch."""
-    rows = {item: row for row, item in enumerate(items["item_id"].to_pylist())}
-    return items.take(pa.array(list(rows.values()), pa.int64()))
-
-
 def _vector(values: list[float] | None) -> bytes | None:
     return None if values is None else np.asarray(values, np.float32).tobytes()
