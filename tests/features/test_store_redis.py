@@ -124,7 +124,6 @@ def test_tls_and_password_pass_through_and_are_never_shown(
         broken = {
             "refuses user or password": settings + ",password=${STORE_PASSWORD}x",
             "certificate": settings.replace("ssl_ca_certs", "ssl_ca_path") + ",password=${STORE_PASSWORD}",
-            "does not answer": server.address + ",password=${STORE_PASSWORD},socket_timeout=5",
             "passwrd": settings + ",passwrd=${STORE_PASSWORD}",
             "no Redis Cluster|does not answer": settings + ",password=${STORE_PASSWORD}x,cluster",
         }
