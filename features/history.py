@@ -4,13 +4,13 @@
 
 A file is written under a hidden name, synced and renamed; the folder is synced after it. The name comes from the batch,
 so that a batch that is read again lands in the same files, also across midnight. Files may overlap: readers take the
-same union as the online stores do (`features.record.normalise`).
+same union as the online stores do (`features.record.normalise`). Compaction merges files into numbered versions: every
+reader below reads what there is now, or with `version` exactly what one version holds.
 """
 
 import os
 import uuid
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,13 +21,17 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features import sequences, snapshot, versions
 from features.fences import fences
 from features.publish import sync
-from features.record import CAP, RECORD, Records, canonical_order
+from features.record import CAP
+from features.sequences import Histories as Histories
 
 EVENTS, ITEMS, QUERIES, IMPRESSIONS = "events", "items", "queries", "impressions"
 
 _TIME = pa.timestamp("us", "UTC")
+ORIGIN = ("topic", "partition", "offset")
+"""Where an event came from, as far as it orders rows of one event time."""
 _ORIGIN = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64()), ("arrived", _TIME)]
 SCHEMAS: dict[str, pa.Schema] = {
     # `sequence` is the bare 32-byte record: online and offline, Feast sees one feature of one name.
@@ -62,20 +66,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-@dataclass(frozen=True)
-class Histories:
-    """The sequences of u users over one array: user i owns records[offsets[i]:offsets[i + 1]], canonical.
-
-    user_ids: sorted list [u]; offsets: i64 [u + 1]; records: RECORD [n].
-    """
-
-    user_ids: list[str]
-    offsets: NDArray[np.int64]
-    records: Records
-
-    def of(self, user: int) -> Records:
-        """The records of user i (a view)."""
-        return self.records[self.offsets[user] : self.offsets[user + 1]]
+CONTENT = ("attributes", "brand", "category", "image_vector", "item_id", "text_vector", "title")
+"""What tells versions of an item apart; of one event time the greater one wins, column by column, null first."""
 
 
 def write(home: Path, table: str, rows: pa.Table, name: str) -> list[Path]:
@@ -85,49 +77,65 @@ def write(home: Path, table: str, rows: pa.Table, name: str) -> list[Path]:
     written = []
     for day in pc.unique(days).sort():
         part = rows.filter(pc.equal(days, day))
-        folder = home / "history" / table / f"date={day.as_py():%Y-%m-%d}"
-        new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        file, aside = folder / f"{name}.parquet", folder / f".{uuid.uuid4().hex}.tmp"
+        file = home / "history" / table / f"date={day.as_py():%Y-%m-%d}" / f"{name}.parquet"
+        aside = file.parent / f".{uuid.uuid4().hex}.tmp"
+        new = not file.parent.exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             pq.write_table(part, aside, compression="zstd")
             sync(aside)
-            os.replace(aside, file)
+            with versions.guard(home):
+                os.replace(aside, file)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        sync(folder)
+        sync(file.parent)
         if new:
-            sync(folder.parent)
+            sync(file.parent.parent)
         written.append(file)
     return written
 
 
+def version(home: Path) -> str | None:
+    """The newest version, or None before the first compaction."""
+    return versions.last(home)
+
+
 def read(
-    home: Path, table: str, since_ms: int | None = None, until_ms: int | None = None, columns: list[str] | None = None
+    home: Path,
+    table: str,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    columns: list[str] | None = None,
+    *,
+    users: Collection[str] | None = None,
+    version: str | None = None,
 ) -> pa.Table:
-    """All rows with since <= event time < until, as written: repeats included, in no order."""
-    folder = home / "history" / table
-    first = _moment(since_ms) if since_ms is not None else None
-    last = _moment(until_ms) if until_ms is not None else None
-    files = [
-        str(file)
-        for file in sorted(folder.glob("date=*/*.parquet"))
-        if not file.name.startswith(".")
-        and (first is None or file.parent.name[5:] >= f"{first:%Y-%m-%d}")
-        and (last is None or file.parent.name[5:] <= f"{last:%Y-%m-%d}")
-    ]
-    schema = SCHEMAS[table]
+    """All rows with since <= event time < until (of these users), as written: repeats included, in no order."""
+    wanted = _wanted(since_ms, until_ms, users)
+
+    def take(dataset: ds.Dataset) -> pa.Table:
+        return dataset.to_table(columns=columns, filter=wanted)
+
+    return snapshot.scan(home, table, SCHEMAS[table], take, version, since_ms, until_ms)
+
+
+def _wanted(since_ms: int | None, until_ms: int | None, users: Collection[str] | None) -> ds.Expression:
     wanted = ds.scalar(True)
-    if first is not None:
-        wanted = wanted & (ds.field("event_timestamp") >= pa.scalar(first, _TIME))
-    if last is not None:
-        wanted = wanted & (ds.field("event_timestamp") < pa.scalar(last, _TIME))
-    return ds.dataset(files, schema=schema, format="parquet").to_table(columns=columns, filter=wanted)
+    if since_ms is not None:
+        wanted = wanted & (ds.field("event_timestamp") >= _moment(since_ms))
+    if until_ms is not None:
+        wanted = wanted & (ds.field("event_timestamp") < _moment(until_ms))
+    if users is not None:
+        few = sorted(users)
+        wanted = wanted & ds.field("user_id").isin(pa.array(few, pa.string()))
+        if few:  # compacted files are sorted by user: a range of them skips whole row groups
+            wanted = wanted & (ds.field("user_id") >= few[0]) & (ds.field("user_id") <= few[-1])
+    return wanted
 
 
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+def _moment(ms: int) -> pa.Scalar:
+    return pa.scalar(datetime.fromtimestamp(ms / 1000, UTC), _TIME)
 
 
 def milliseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -137,74 +145,70 @@ def milliseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 def read_sequences(
-    home: Path, until_ms: int | None = None, users: Collection[str] | None = None, cap: int = CAP
+    home: Path,
+    until_ms: int | None = None,
+    users: Collection[str] | None = None,
+    cap: int = CAP,
+    version: str | None = None,
 ) -> Histories:
-    """Every user's sequence as it stood before `until_ms`: the union over all files, the newest `cap` of each."""
-    rows = read(home, EVENTS, until_ms=until_ms, columns=["user_id", "sequence"])
-    if users is not None:
-        rows = rows.filter(pc.is_in(rows["user_id"], pa.array(sorted(users), pa.string())))
-    if not len(rows):
-        return Histories([], np.zeros(1, np.int64), np.empty(0, RECORD))
-    encoded = rows["user_id"].combine_chunks().dictionary_encode()
-    names = np.asarray(encoded.dictionary.to_pylist(), object)
-    by_name = np.argsort(names)
-    rank = np.empty(len(names), np.int64)
-    rank[by_name] = np.arange(len(names))
-    owner = rank[encoded.indices.to_numpy()]
-    packed = rows["sequence"].combine_chunks()
-    records = np.frombuffer(packed.buffers()[1], RECORD, len(packed), packed.offset * RECORD.itemsize)
-    order = canonical_order(records, owner)
-    records, owner = records[order], owner[order]
-    raw = records.view("V32")
-    keep = np.ones(len(records), bool)
-    keep[1:] = (raw[1:] != raw[:-1]) | (owner[1:] != owner[:-1])
-    fence = fences(home)
-    if fence:
-        keep &= records["time"] >= fence.of_all(str(name) for name in names[by_name])[owner]
-    records, owner = records[keep], owner[keep]
-    ends = np.searchsorted(owner, np.arange(len(names)), "right")
-    newest = np.arange(len(owner)) >= ends[owner] - cap
-    records, owner = records[newest], owner[newest]
-    offsets = np.searchsorted(owner, np.arange(len(names) + 1)).astype(np.int64)
-    return Histories([str(name) for name in names[by_name]], offsets, records)
+    """Every user's sequence as it stood before `until_ms`: the union over all files, the newest `cap` of each.
+
+    Users of whom nothing is left are not listed. Memory: about 2.5 times the records read.
+    """
+    wanted = _wanted(None, until_ms, users)
+
+    def take(dataset: ds.Dataset) -> sequences.Rows:
+        return sequences.collect(
+            dataset.to_batches(columns=["user_id", "sequence"], filter=wanted, batch_readahead=2, fragment_readahead=1)
+        )
+
+    rows = snapshot.scan(home, EVENTS, SCHEMAS[EVENTS], take, version, until_ms=until_ms)
+    return sequences.unite(rows, fences(home), cap)
 
 
-def read_items(home: Path, until_ms: int | None = None) -> pa.Table:
+def read_items(home: Path, until_ms: int | None = None, version: str | None = None) -> pa.Table:
     """The newest version of each item, sorted by `item`."""
-    return _newest(read(home, ITEMS, until_ms=until_ms), ["item"])
+    return newest_items(read(home, ITEMS, until_ms=until_ms, version=version))
 
 
-def read_queries(home: Path, until_ms: int | None = None) -> pa.Table:
-    """Each query's text, sorted by `query`."""
-    return _newest(read(home, QUERIES, until_ms=until_ms), ["query"])
+def newest_items(rows: pa.Table) -> pa.Table:
+    """Of item rows the newest of each item, sorted by `item`; of equal times the greater content, as in the online stores."""
+    return _one_of_each(rows, ["item"], CONTENT)
 
 
-def read_impressions(home: Path, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
+def read_entities(home: Path, table: str, ids: Collection[int]) -> pa.Table:
+    """All rows of items or queries with these (signed) ids, repeats included."""
+    key, few = ds.field("item" if table == ITEMS else "query"), sorted(ids)
+    wanted = key.isin(pa.array(few, pa.int64()))
+    if few:
+        wanted = wanted & (key >= few[0]) & (key <= few[-1])
+    return snapshot.scan(home, table, SCHEMAS[table], lambda dataset: dataset.to_table(filter=wanted))
+
+
+def read_queries(home: Path, until_ms: int | None = None, version: str | None = None) -> pa.Table:
+    """Each query's text as it first came, sorted by `query`."""
+    return _one_of_each(read(home, QUERIES, until_ms=until_ms, version=version), ["query"], last=False)
+
+
+def read_impressions(
+    home: Path, since_ms: int | None = None, until_ms: int | None = None, version: str | None = None
+) -> pa.Table:
     """Each impression once, sorted by user and impression id, without what users had forgotten."""
-    rows = _newest(read(home, IMPRESSIONS, since_ms, until_ms), ["user_id", "impression_id"])
+    rows = _one_of_each(read(home, IMPRESSIONS, since_ms, until_ms, version=version), ["user_id", "impression_id"])
     fence = fences(home)
     if not fence:
         return rows
     return rows.filter(pa.array(milliseconds(rows["event_timestamp"]) >= fence.of_all(rows["user_id"].to_pylist())))
 
 
-def _newest(rows: pa.Table, keys: list[str]) -> pa.Table:
-    """The newest row of each key, in the order of the keys.
-
-    Of equal event times the greater content wins, column by column in the order of their names (null before empty, then
-    as bytes): online rows are replaced by the same rule (features.rows), so a replay in any order ends equal. Where the
-    content is equal, or holds lists, the greater origin decides.
-    """
-    origin = ["topic", "partition", "offset"]
-    plain = [field.name for field in rows.schema if not pa.types.is_list(field.type)]
-    content = sorted({*plain} - {*keys, *origin, "event_timestamp", "arrived"})
-    order = [(name, "ascending") for name in [*keys, "event_timestamp", *content, *origin]]
-    rows = rows.take(pc.sort_indices(rows, sort_keys=order, null_placement="at_start"))
+def _one_of_each(rows: pa.Table, keys: list[str], content: Sequence[str] = (), last: bool = True) -> pa.Table:
+    """Of each key the row with the greatest (or least) event time, content and origin, in the order of the keys."""
+    order = [(name, "ascending") for name in (*keys, "event_timestamp", *content, *ORIGIN)]
+    rows = rows.take(pc.sort_indices(rows, order, null_placement="at_start"))
     if len(rows) < 2:
         return rows
-    last = np.zeros(len(rows), bool)
-    last[-1] = True
+    edge = np.zeros(len(rows) - 1, bool)
     for name in keys:
         column = rows[name].combine_chunks()
-        last[:-1] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    return rows.filter(pa.array(last))
+        edge |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return rows.filter(pa.array(np.append(edge, True) if last else np.insert(edge, 0, True)))

@@ -61,12 +61,10 @@ def test_of_equal_times_the_greater_content_wins_in_any_order(place: Place) -> N
         item("a", brand="a", attributes="{}" * 100),
     ]
     table = pa.Table.from_pylist(versions, schema=history.SCHEMAS["items"])
-    assert history._newest(table, ["item"])["title"].to_pylist() == ["a"]
+    assert history.newest_items(table)["title"].to_pylist() == ["a"]
     online, number = Online(), 0
     for pair in itertools.combinations(versions, 2):
-        (expected,) = history._newest(
-            pa.Table.from_pylist(list(pair), schema=history.SCHEMAS["items"]), ["item"]
-        ).to_pylist()
+        (expected,) = history.newest_items(pa.Table.from_pylist(list(pair), schema=history.SCHEMAS["items"])).to_pylist()
         for order in (pair, pair[::-1]):
             number += 1
             for version in order:
@@ -79,7 +77,7 @@ def test_replays_in_any_order_end_as_history_does(place: Place) -> None:
     online, rng = Online(), np.random.default_rng(3)
     moments = [T + int(i) * US for i in rng.integers(0, 4, 40)]
     rows = [item(f"{rng.integers(5)}", m, int(rng.integers(1, 6))) for m in moments]
-    newest = history._newest(pa.Table.from_pylist(rows, schema=history.SCHEMAS["items"]), ["item"])
+    newest = history.newest_items(pa.Table.from_pylist(rows, schema=history.SCHEMAS["items"]))
     for _ in range(3):
         rng.shuffle(rows)  # type: ignore[arg-type]
         for part in np.array_split(np.arange(40), 7):
