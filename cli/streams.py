@@ -180,3 +180,33 @@ def validate(
     out.result(found)
     if failed := [c["name"] for c in found["checks"] if c["status"] == "FAIL"]:
         raise SeminarError("validate", ", ".join(failed), "failed", "correct the producer (docs/producers.md says how)")
+
+
+@app.command()
+def trace(
+    event_id: Annotated[str, typer.Argument(help="The event's id (ce_id).")],
+    source: Annotated[str | None, typer.Option(help="Its source (ce_source).")] = None,
+    user: Annotated[str | None, typer.Option(help="Its key: reads only that key's partition.")] = None,
+    group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Where an event is: Kafka, history, the online store, the dead letters; exit status 1 when nowhere."""
+    from streaming.trace import trace as follow
+
+    out, where = Output(as_json), bootstrap or settings().bootstrap_servers
+    found = follow(event_id, settings().home, where, source=source, user=user, group=group)
+    rows = [
+        ("Kafka", f"{x.topic}/{x.partition}/{x.offset}", f"{x.event.type} of {x.event.key}" if x.event else x.problem)
+        for x in found.kafka
+    ]
+    rows += [("history", x.file, f"{x.kind} from {x.origin}, arrived {x.arrived}, by {x.by}") for x in found.history]
+    rows += [("online", "", words) for words in found.online]
+    rows += [("dead letter", x["origin"], f"{x['field']} {x['reason']} ({x['where']})") for x in found.dead_letters]
+    out.table(["where", "place", "what"], rows)
+    out.line(f"{found.messages_read:,} messages of Kafka were read")
+    for note in found.notes:
+        out.line(note)
+    out.result(found.as_dict())
+    if not found.anywhere:
+        raise SeminarError("event", event_id, "was found nowhere", "compare its id and source with what the producer sent")

@@ -9,8 +9,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from features import history
-from features.record import KIND_SEARCH, RECORD, event_digest, unsigned
+from features import history, snapshot
+from features.record import KIND_SEARCH, event_digest, unsigned
+from features.sequences import packed
 from streaming.events import IMPRESSION, ITEM, SEARCH
 from streaming.topics import topic_of
 
@@ -83,8 +84,7 @@ def _searches(con: duckdb.DuckDBPyConnection, home: Path) -> bool:
     found, read = set(), False
     for table in _tables(home, history.EVENTS, days, ["user_id", "sequence"]):
         read = True
-        packed = table["sequence"].combine_chunks()
-        records = np.frombuffer(packed.buffers()[1], RECORD, len(packed), packed.offset * RECORD.itemsize)
+        records = packed(table["sequence"].combine_chunks())
         for i in np.flatnonzero((records["kind"] == KIND_SEARCH) & np.isin(records["digest"], [d for _, d in wanted])):
             pair = (table["user_id"][int(i)].as_py(), int(records["digest"][i]))
             if pair in wanted:
@@ -106,7 +106,7 @@ def _impressions(con: duckdb.DuckDBPyConnection, home: Path) -> bool:
 
 
 def _tables(home: Path, name: str, days: list[tuple[int, int]], columns: list[str]) -> Iterator[pa.Table]:
-    there = {file.parent.name for file in (home / "history" / name).glob("**/date=*/*.parquet")}
+    there = {file.parent.name for file in snapshot.files(home, name)}
     for since, until in days:
         if f"date={datetime.fromtimestamp(since / 1000, UTC):%Y-%m-%d}" in there:
             table = history.read(home, name, since, until, columns)
