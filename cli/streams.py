@@ -128,3 +128,85 @@ def deadletters(
     if out_file:
         out.line(f"{write_letters(letters, out_file):,} letters written to {out_file}")
     out.result({"dead_letters": rows})
+
+
+@app.command()
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic; may be given several times.")] = None,
+    begin: Annotated[
+        str, typer.Option("--from", help="Of topics: earliest, last=1h, ts=2026-01-31T00:00:00Z.")
+    ] = "earliest",
+    limit: Annotated[
+        list[str] | None, typer.Option(help="NAME=NUMBER, say late=0.2 or ahead_s=60; a wrong NAME lists all.")
+    ] = None,
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Check a producer's events: schema, keys, duplicates, order, clocks, items, joins; exit status 1 when one fails."""
+    from streaming import validate as validation
+    from streaming.importer import read_jsonl
+
+    if (file is None) == (not topic):
+        raise SeminarError("FILE", file, "and --topic: exactly one is needed", "name a file, or topics with --topic")
+    out, home = Output(as_json), settings().home
+    limits = validation.Limits.parse(limit or ())
+    messages = (
+        validation.from_file(read_jsonl(file)) if file else validation.from_topics(brokers(bootstrap), topic or [], begin)
+    )
+    online = None
+    if (home / "registry.db").exists():
+        from features.online import Online
+
+        online = Online()
+    with out.progress("validating") as advance:
+        found = validation.validate(messages, home, limits, online=online, on_batch=advance)
+    rows = [
+        (
+            c["name"],
+            c["status"],
+            f"{c['found']:,}",
+            f"{c['of']:,}",
+            f"{c['share']:.2%}",
+            f"{c['limit']:g}",
+            c["note"] * (c["status"] != "PASS"),
+        )
+        for c in found["checks"]
+    ]
+    out.table(["check", "result", "found", "of", "share", "limit", "note"], rows)
+    for check in found["checks"]:
+        for example in check["examples"] if check["found"] or check["status"] == "FAIL" else ():
+            out.line(f"{check['name']}: {example}")
+    out.result(found)
+    if failed := [c["name"] for c in found["checks"] if c["status"] == "FAIL"]:
+        raise SeminarError("validate", ", ".join(failed), "failed", "correct the producer (docs/producers.md says how)")
+
+
+@app.command()
+def trace(
+    event_id: Annotated[str, typer.Argument(help="The event's id (ce_id).")],
+    source: Annotated[str | None, typer.Option(help="Its source (ce_source).")] = None,
+    user: Annotated[str | None, typer.Option(help="Its key: reads only that key's partition.")] = None,
+    group: Annotated[str, typer.Option(help="Consumer group.")] = "seminar",
+    bootstrap: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Where an event is: Kafka, history, the online store, the dead letters; exit status 1 when nowhere."""
+    from streaming.trace import trace as follow
+
+    out, where = Output(as_json), bootstrap or settings().bootstrap_servers
+    found = follow(event_id, settings().home, where, source=source, user=user, group=group)
+    rows = [
+        ("Kafka", f"{x.topic}/{x.partition}/{x.offset}", f"{x.event.type} of {x.event.key}" if x.event else x.problem)
+        for x in found.kafka
+    ]
+    rows += [("history", x.file, f"{x.kind} from {x.origin}, arrived {x.arrived}, by {x.by}") for x in found.history]
+    rows += [("online", "", words) for words in found.online]
+    rows += [("dead letter", x["origin"], f"{x['field']} {x['reason']} ({x['where']})") for x in found.dead_letters]
+    out.table(["where", "place", "what"], rows)
+    out.line(f"{found.messages_read:,} messages of Kafka were read")
+    for note in found.notes:
+        out.line(note)
+    out.result(found.as_dict())
+    if not found.anywhere:
+        raise SeminarError("event", event_id, "was found nowhere", "compare its id and source with what the producer sent")
