@@ -5,10 +5,12 @@
 A broker of its own (KAFKA_HOME), 4 partitions a topic. Each run is a process of its own; runs of the poll loop and of the
 stores alternate; figures are medians of events a second, wall clock from connecting to the last commit (poll loop: to the
 last record). Nothing is left out: validation, fsync, dead letters of the bad share, watermarks. `ratio_to_poll` is the
-median of the ratios within each round.
+median of the ratios within each round. The poll loop is kafka-python as it is installed; `poll_fast_checksum` is the same
+loop with the compiled checksum that the consumer uses.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -61,11 +63,13 @@ def fill(bootstrap: str, events: int) -> dict[str, Any]:
     return {"events": events, "bad": bad, "bytes_an_event": round(size / events), "users": USERS}
 
 
-def poll_loop(bootstrap: str, group: str, expected: int) -> dict[str, Any]:
+def poll_loop(bootstrap: str, group: str, expected: int, fast: bool = False) -> dict[str, Any]:
     """A child: read everything with the consumer's own client settings, and do nothing with it."""
-    from streaming import clients
+    from streaming import checksum, clients
     from streaming.topics import EVENT_TOPICS
 
+    if fast:
+        checksum.accelerate()
     begin, count, cpu = time.perf_counter(), 0, time.process_time()
     consumer = clients.consumer(
         bootstrap,
@@ -128,9 +132,9 @@ class Bench:
         self._folder, self._bootstrap, self._events, self._redis = folder, bootstrap, events, redis
         self._number = 0
 
-    def poll(self) -> dict[str, Any]:
-        """One run of the poll loop."""
-        (found,) = self._run("poll", "sqlite", 1)
+    def poll(self, what: str = "poll") -> dict[str, Any]:
+        """One run of the poll loop (or "poll_fast")."""
+        (found,) = self._run(what, "", 1)
         return found
 
     def store(self, store: str, members: int = 1) -> dict[str, Any]:
@@ -177,19 +181,23 @@ def run(events: int, rounds: int, stores: list[str], members: list[int]) -> dict
     if "redis" in stores and redis_server.why_not():
         stores = [x for x in stores if x != "redis"]
     polls: list[dict[str, Any]] = []
+    fast: list[dict[str, Any]] = []
     found: dict[str, list[dict[str, Any]]] = {store: [] for store in stores}
     by_members: dict[int, list[dict[str, Any]]] = {count: [] for count in members if count > 1}
-    with tempfile.TemporaryDirectory() as name, KafkaBroker(Path(name) / "kafka") as broker:
-        with RedisServer(Path(name) / "redis") if "redis" in stores else _Nothing() as redis:
-            sizes = fill(broker.bootstrap, events)
-            bench = Bench(Path(name), broker.bootstrap, events, redis)
-            for number in range(rounds):
-                polls.append(bench.poll())
-                order = stores if number % 2 else stores[::-1]
-                for store in order:
-                    found[store].append(bench.store(store))
-                for count, runs in by_members.items():
-                    runs.append(bench.store(stores[0], count))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        broker = stack.enter_context(KafkaBroker(folder / "kafka"))
+        redis = stack.enter_context(RedisServer(folder / "redis")) if "redis" in stores else None
+        sizes = fill(broker.bootstrap, events)
+        bench = Bench(folder, broker.bootstrap, events, redis)
+        for number in range(rounds):
+            polls.append(bench.poll())
+            fast.append(bench.poll("poll_fast"))
+            order = stores if number % 2 else stores[::-1]
+            for store in order:
+                found[store].append(bench.store(store))
+            for count, runs in by_members.items():
+                runs.append(bench.store(stores[0], count))
     rates = {store: [x["count"] / x["seconds"] for x in runs] for store, runs in found.items()}
     poll_rates = [x["count"] / x["seconds"] for x in polls]
     summary = {
@@ -206,6 +214,7 @@ def run(events: int, rounds: int, stores: list[str], members: list[int]) -> dict
         "events_per_s": slowest["events_per_s"],
         "poll_events_per_s": round(statistics.median(poll_rates)),
         "ratio_to_poll": slowest["ratio_to_poll"],
+        "poll_fast_checksum_events_per_s": round(statistics.median(x["count"] / x["seconds"] for x in fast)),
         "poll_cpu_us_an_event": round(statistics.median(x["cpu_us_an_event"] for x in polls), 1),
         "stores": summary,
         "members": {
@@ -220,16 +229,6 @@ def run(events: int, rounds: int, stores: list[str], members: list[int]) -> dict
         **sizes,
         **machine(),
     }
-
-
-class _Nothing:
-    """A context without a server."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def machine() -> dict[str, Any]:
@@ -248,7 +247,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         what, bootstrap, group, expected, instance = sys.argv[2:]
         given = (bootstrap, group, int(expected))
-        print(json.dumps(poll_loop(*given) if what == "poll" else consume(*given, instance)))
+        print(json.dumps(consume(*given, instance) if what == "consume" else poll_loop(*given, what == "poll_fast")))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=200_000)

@@ -4,6 +4,7 @@ Offsets are committed explicitly, and only after `Applier.apply` returned. While
 and polling goes on, so that the group keeps this member; what a rebalance brings meanwhile is put back.
 """
 
+import gc
 import logging
 import threading
 import time
@@ -52,6 +53,7 @@ def run(
     total, busy, due = Applied(), 0.0, 0.0
     try:
         applier = Applier(online, home, sink, step)
+        gc.freeze()  # what was imported lives on: collections need not look at it with every batch
         while not stop.is_set():
             batch = _collect(member, limits, stop)
             if batch:

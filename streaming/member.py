@@ -19,7 +19,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartition
 
 from features.errors import SeminarError
 from features.state import Watermark
-from streaming import clients
+from streaming import checksum, clients
 from streaming.topics import EVENT_TOPICS
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _GONE = "deleted"
 class Limits:
     """Bounds of a batch and of waiting."""
 
-    events: int = 5_000
+    events: int = 10_000
     seconds: float = 0.5  # a batch that is not full is applied after this long
     idle: float = 0.1  # s without a poll after one that brought nothing
     tick: float = 2.0  # s between watermarks, and between commits of a member that has nothing to do
@@ -67,6 +67,7 @@ class Member:
         self._instance = instance
         self._marked: dict[TopicPartition, tuple[int, float]] = {}  # offset of the last watermark, and when
         self._due: dict[TopicPartition, int] = {}  # next offsets that are applied and not committed
+        checksum.accelerate()
         self._admin = clients.admin(bootstrap)
         self._consumer = clients.consumer(
             bootstrap,
