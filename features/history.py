@@ -172,7 +172,7 @@ def read_items(home: Path, until_ms: int | None = None, version: str | None = No
 
 
 def newest_items(rows: pa.Table) -> pa.Table:
-    """Of item rows the newest of each item, sorted by `item`; of equal times the greater content, as in the online stores."""
+    """The newest row of each item, sorted by `item`; of equal times the greater content, as in the online stores."""
     return _one_of_each(rows, ["item"], CONTENT)
 
 

@@ -19,7 +19,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartition
 
 from features.errors import SeminarError
 from features.state import Watermark
-from streaming import checksum, clients
+from streaming import clients
 from streaming.topics import EVENT_TOPICS
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,6 @@ class Member:
         self._instance = instance
         self._marked: dict[TopicPartition, tuple[int, float]] = {}  # offset of the last watermark, and when
         self._due: dict[TopicPartition, int] = {}  # next offsets that are applied and not committed
-        checksum.accelerate()
         self._admin = clients.admin(bootstrap)
         self._consumer = clients.consumer(
             bootstrap,
