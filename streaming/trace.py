@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from kafka import TopicPartition
-from kafka.partitioner.default import DefaultPartitioner
+from kafka.partitioner.default import murmur2
 
 from features.fences import fences
 from features.online import Online
-from features.record import CAP, entity_id, event_digest
+from features.record import CAP, RECORD, entity_id, event_digest
 from streaming import clients
 from streaming.deadletters import Letter, letters_in_file, letters_in_kafka
 from streaming.events import BROWSE, END_MS, IMPRESSION, ITEM, SEARCH, Event, Invalid, Message, parse
 from streaming.positions import Position
 from streaming.reading import ranges, read
-from streaming.rows_of import Row, rows_of, rows_of_digest
+from streaming.row_search import Row, rows_of, rows_of_digest
 from streaming.topics import EVENT_TOPICS
 
 
@@ -103,7 +104,7 @@ def _kafka(found: Trace, bootstrap: str, event_id: str, source: str | None, user
         for topic in EVENT_TOPICS:
             numbers = sorted(consumer.partitions_for_topic(topic) or ())
             if user is not None and numbers:
-                numbers = [DefaultPartitioner()(user.encode(), numbers, numbers)]
+                numbers = [numbers[(murmur2(user.encode()) & 0x7FFFFFFF) % len(numbers)]]
             wanted += [TopicPartition(topic, number) for number in numbers]
         for message, stamp in read(consumer, ranges(consumer, wanted, Position())):
             found.messages_read += 1
@@ -170,18 +171,18 @@ def _online(found: Trace, home: Path, online: Online, event: Event, bootstrap: s
                 f"not online: item {event.key} has another title there, of a newer event or of none applied yet"
             )
     elif event.type in (SEARCH, BROWSE):
-        records, fence = online.sequence(event.key) or (None, 0)
+        records, fence = online.sequence(event.key) or (np.empty(0, RECORD), 0)
         fence = max(fence, fences(home).of(event.key))
-        digests = [] if records is None else records["digest"][records["time"] == event.time_ms].tolist()
-        if event_digest(event.source, event.id) in digests:
+        if event_digest(event.source, event.id) in records["digest"][records["time"] == event.time_ms]:
             found.online.append(f"in the sequence of {event.key}, with {len(records)} records")
         elif event.time_ms < fence:
             found.notes.append(f"not online: {event.key} was forgotten up to {_time(fence)}, and this is of {when}")
-        elif records is not None and len(records) >= CAP and event.time_ms <= int(records["time"][0]):
+        elif len(records) >= CAP and event.time_ms <= int(records["time"][0]):
             found.notes.append(f"not online: older than the newest {CAP} records of {event.key}")
         else:
-            held = "nothing" if records is None else f"{len(records)} others"
-            found.notes.append(f"not online: the store holds {held} of {event.key}{_waiting(found, bootstrap, group)}")
+            found.notes.append(
+                f"not online: the store holds {len(records)} other records of {event.key}{_waiting(found, bootstrap, group)}"
+            )
 
 
 def _by_digest(found: Trace, online: Online, event_id: str, source: str | None, user: str | None) -> None:
@@ -191,9 +192,8 @@ def _by_digest(found: Trace, online: Online, event_id: str, source: str | None, 
         found.notes.append("the online store was not searched: it needs the event from Kafka, or --source and --user")
         return
     for name in sorted(users):
-        records, _ = online.sequence(name) or (None, 0)
-        hits = 0 if records is None else int((records["digest"] == event_digest(source, event_id)).sum())
-        if hits:
+        records, _ = online.sequence(name) or (np.empty(0, RECORD), 0)
+        if event_digest(source, event_id) in records["digest"]:
             found.online.append(f"in the sequence of {name} by its digest, with {len(records)} records")
         else:
             found.notes.append(f"not online: no record of {name} has the digest of this source and id")

@@ -55,28 +55,30 @@ def rows_of_digest(home: Path, digest: int, user: str | None) -> list[Row]:
 def _scan(home: Path, table: str, wanted: ds.Expression, time_ms: int | None, digest: int | None, by: str) -> list[Row]:
     schema = history.SCHEMAS[table]
     names = ["user_id", "event_timestamp", "sequence", "topic", "partition", "offset", "arrived"]
-    columns = {name: ds.field(name) for name in names if name in schema.names} | {"file": ds.field("__filename")}
+    columns = [name for name in names if name in schema.names]
 
     def take(dataset: ds.Dataset) -> list[Row]:
         found = []
-        for batch in dataset.scanner(columns=columns, filter=wanted, batch_readahead=2, fragment_readahead=1).to_batches():
-            found += _rows(home, table, batch, digest, by)
+        for fragment in dataset.get_fragments():
+            file = str(Path(fragment.path).relative_to(home))
+            for batch in fragment.scanner(schema, columns=columns, filter=wanted).to_batches():
+                found += _rows(table, file, batch, digest, by)
         return found
 
     until = None if time_ms is None else time_ms + 1
     return snapshot.scan(home, table, schema, take, None, time_ms, until)
 
 
-def _rows(home: Path, table: str, batch: pa.RecordBatch, digest: int | None, by: str) -> list[Row]:
+def _rows(table: str, file: str, batch: pa.RecordBatch, digest: int | None, by: str) -> list[Row]:
     kinds = [table.removesuffix("s")] * len(batch)
-    hits = range(len(batch))
+    hits = list(range(len(batch)))
     if digest is not None and len(batch):
         records = packed(batch["sequence"])
         hits = np.flatnonzero(records["digest"] == digest).tolist()
         kinds = [_KINDS.get(int(kind), "?") for kind in records["kind"]]
     return [
         Row(
-            str(Path(row["file"]).relative_to(home)),
+            file,
             kinds[i],
             row.get("user_id"),
             _text(row["event_timestamp"]),
