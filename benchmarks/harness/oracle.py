@@ -81,6 +81,21 @@ def in_sqlite(path: Path, view: str = "seminar_user_sequence") -> Held:
     return held
 
 
+def in_redis(port: int, view: str = "seminar:user_sequence") -> Held:
+    """The records in the rows of the Redis store as they lie there, repeats included."""
+    from redis import Redis
+
+    held: Held = Counter()
+    client = Redis(port=port)
+    begin = f"{view}:".encode()
+    for name in client.scan_iter(match=begin + b"{*", count=1000):
+        rest = name[len(begin) + len("{00000000}") :]
+        if rest[:1] == b"r":
+            held.update(_split(_user(rest[1:]), client.get(name)[16:]))
+    client.close()
+    return held
+
+
 def _split(user: str, body: bytes) -> Iterable[tuple[str, bytes]]:
     assert len(body) % LAYOUT.size == 0, f"{user}: {len(body)} bytes are no whole records"
     return ((user, bytes(body[i : i + LAYOUT.size])) for i in range(0, len(body), LAYOUT.size))

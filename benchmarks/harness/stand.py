@@ -11,25 +11,28 @@ from typing import Any
 
 from benchmarks.harness import oracle
 from benchmarks.harness.members import Members
+from benchmarks.harness.redis_server import RedisServer
 from features.children import die_with_parent
 from features.settings import REPOSITORY
 from streaming import consumer
 
 
 class Stand:
-    """`folder/var` becomes SEMINAR_HOME of this process and of the children."""
+    """`folder/var` becomes SEMINAR_HOME of this process and of the children; the store is SQLite, or the Redis given."""
 
-    def __init__(self, folder: Path, bootstrap: str, members: Members) -> None:
+    def __init__(self, folder: Path, bootstrap: str, members: Members, redis: RedisServer | None = None) -> None:
         from features.repository import apply
 
         self.folder, self.bootstrap, self.group, self.members = folder, bootstrap, folder.name, members
         self.home = folder / "var"
         self.home.mkdir(parents=True, exist_ok=True)
         os.environ["SEMINAR_HOME"] = str(self.home)
+        os.environ["SEMINAR_ONLINE_STORE"] = str(redis.store()) if redis else ""
         apply()
         self.acknowledged: list[Path] = []
         self.notes = folder  # where loads write what was acknowledged, and members their steps
         self.alive: list[int] = []
+        self._redis = redis
         self._loads: list[subprocess.Popen[bytes]] = []
         self._sent = 0
 
@@ -96,8 +99,9 @@ class Stand:
         """Wait until the group has committed all there is."""
         until(lambda: sum(consumer.lag(self.bootstrap, self.group).values()) == 0, patience, "the group did not catch up")
 
-    def judge(self, online: oracle.Held | None = None) -> dict[str, int]:
+    def judge(self) -> dict[str, int]:
         """What the oracle says of all acknowledged events."""
+        online = oracle.in_redis(self._redis.port) if self._redis else None
         return oracle.compare(self.acknowledged, self.home, online)
 
     def killed_after(self) -> dict[str, int]:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
+from benchmarks.harness import redis_server
 from benchmarks.harness.kafka_broker import KafkaBroker, why_not
 from benchmarks.harness.members import Members
+from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.stand import Stand, until
 from streaming import clients, topics
 
@@ -29,10 +31,35 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
 
 @pytest.fixture
 def stand(broker: KafkaBroker, members: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
-    monkeypatch.setenv("SEMINAR_HOME", os.environ.get("SEMINAR_HOME", ""))  # put back afterwards
+    restored(monkeypatch)
     empty(broker.bootstrap)
     with Stand(tmp_path, broker.bootstrap, members) as made:
         yield made
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    if reason := redis_server.why_not():
+        pytest.skip(reason)
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_stand(
+    broker: KafkaBroker, members: Members, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stand]:
+    restored(monkeypatch)
+    empty(broker.bootstrap)
+    with Stand(tmp_path / "stand", broker.bootstrap, members, redis) as made:
+        made.group = tmp_path.name
+        yield made
+
+
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the variables that a stand sets back after the test."""
+    for name in ("SEMINAR_HOME", "SEMINAR_ONLINE_STORE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
 
 
 def empty(bootstrap: str) -> None:

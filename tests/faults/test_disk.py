@@ -15,7 +15,7 @@ from benchmarks.harness.stand import Stand, until
 from features import history
 from features.errors import SeminarError
 
-from .conftest import assert_each_once, empty
+from .conftest import assert_each_once, empty, restored
 
 SIZE = 6_000_000
 
@@ -55,7 +55,7 @@ def recovers(stand: Stand, fill: Callable[[int], None], free: Callable[[int], No
 def test_a_full_disk_loses_nothing(
     broker: KafkaBroker, members: Members, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SEMINAR_HOME", "")
+    restored(monkeypatch)
     empty(broker.bootstrap)
     filler = small_disk / "filler"
 
@@ -67,6 +67,7 @@ def test_a_full_disk_loses_nothing(
     with Stand(small_disk / "stand", broker.bootstrap, members) as stand:
         # The load's own file must not lie on the disk that is full.
         stand.notes = small_disk.parent
+        stand.group = small_disk.parent.name
         recovers(stand, fill, lambda pid: filler.unlink())
 
 
