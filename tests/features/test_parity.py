@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,25 @@ def test_a_store_of_another_history_is_not_repaired(home: Path) -> None:
     with pytest.raises(IdentityLost):
         parity.repair(online, home)
     assert times(online.sequences(["u"])) == [[2]]
+
+
+def test_a_stream_that_runs_meanwhile_is_no_fault(online: Online, home: Path) -> None:
+    """The order of a batch is history, online, watermark; comparing reads them the other way round."""
+
+    def stream() -> None:
+        for i in range(150):
+            mine = records([i])
+            history.write(home, "events", events("u", mine, offset=i), f"b{i}")
+            online.append({"u": mine})
+            write_watermarks(online, {"t/0": Watermark(i + 1, 0)})
+
+    write_watermarks(online, {"t/0": Watermark(0, 0)})
+    thread = threading.Thread(target=stream)
+    thread.start()
+    looks = []
+    while thread.is_alive():
+        looks.append(parity.compare(online, home))
+    thread.join()
+    assert [report for report in looks if report["faults"]] == []
+    assert len(looks) > 3
+    assert counts(parity.compare(online, home)) == (0, 0, 0, 0)
