@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import histories, repairs, streams, training
+from cli import bench, histories, repairs, streams, training
 from cli.options import Bootstrap, moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(histories.app, name="history")
 app.add_typer(streams.app)
 app.add_typer(repairs.app)
+app.add_typer(bench.app)
 app.add_typer(training.app)
 
 

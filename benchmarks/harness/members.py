@@ -153,10 +153,6 @@ def main() -> None:
     """The nursery: fork a member for each line of stdin, tell what ended."""
     importlib.import_module("features.online")  # once, for all members
     importlib.import_module("streaming.consumer")
-    checksum.accelerate()
-
-    from streaming import checksum
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     with_parent = die_with_parent()

@@ -1,0 +1,27 @@
+"""`seminar bench NAME`: the benches of `benchmarks/`, each in a process of its own."""
+
+import subprocess
+import sys
+from enum import StrEnum
+
+import typer
+
+from features.settings import REPOSITORY
+
+app = typer.Typer()
+
+
+class Bench(StrEnum):
+    """Which bench."""
+
+    append = "append"
+    capacity = "capacity"
+    consume = "consume"
+    faults = "faults"
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context, name: Bench) -> None:
+    """Measure on this machine; options of the bench itself follow its name (`seminar bench consume --help`)."""
+    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name.value}", *context.args]
+    raise typer.Exit(subprocess.run(command, cwd=REPOSITORY).returncode)
