@@ -20,7 +20,7 @@ class Bench(StrEnum):
     faults = "faults"
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(context: typer.Context, name: Bench) -> None:
     """Measure on this machine; options of the bench itself follow its name (`seminar bench consume --help`)."""
     command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name.value}", *context.args]
