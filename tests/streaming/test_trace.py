@@ -1,13 +1,13 @@
 """`seminar trace`: one event through Kafka, history, the online store and the dead letters, on real ones."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from cli import streams
 from features.compaction import compact
+from features.errors import SeminarError
 from features.online import Online
 from streaming import clients
 from streaming.deadletters import FileSink
@@ -145,12 +145,13 @@ def test_without_a_home(bootstrap: str, tmp_path: Path) -> None:
     assert any("neither history nor an online store" in note for note in found.notes)
 
 
-def test_the_command(bootstrap: str, home: Path, places: dict[str | None, Delivery]) -> None:
-    facts = json.loads(json.dumps(trace("b", home, bootstrap).as_dict()))
+def test_the_command(
+    bootstrap: str, home: Path, places: dict[str | None, Delivery], capsys: pytest.CaptureFixture[str]
+) -> None:
+    streams.trace("b", bootstrap=bootstrap, as_json=True)
+    facts = json.loads(capsys.readouterr().out)
     assert facts["history"][0]["file"].startswith("history/events/date=2017-07-14/")
     assert facts["kafka"][0]["offset"] == places["b"].offset
-    command = [sys.executable, "-m", "cli.main", "trace", "none", "--bootstrap", bootstrap]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert "seminar: event: 'none' was found nowhere" in run.stderr
-    assert "56 messages of Kafka were read" in run.stdout
+    with pytest.raises(SeminarError, match="'none' was found nowhere"):
+        streams.trace("none", bootstrap=bootstrap)
+    assert "56 messages of Kafka were read" in capsys.readouterr().out

@@ -1,8 +1,6 @@
 """`seminar validate`: each check passes on good events, and fails on the ones that it is for, with an example."""
 
 import json
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cli import streams
 from features.errors import SeminarError
 from features.online import Online
 from streaming import validate as validation
@@ -190,7 +189,7 @@ def test_memory_does_not_grow_with_the_events(tmp_path: Path, monkeypatch: pytes
     assert peak(8_000) < 1.3 * peak(4_000)
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SEMINAR_HOME", str(tmp_path / "var"))
     file = tmp_path / "events.jsonl"
     lines = [
@@ -205,9 +204,15 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(list(read_jsonl(file))) == 152
-    command = [sys.executable, "-m", "cli.main", "validate", str(file), "--limit", "lost_searches=0.5", "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("seminar: validate: 'unknown_items' failed")
-    assert "line 152: event b100 of u: item x was not described" in run.stderr
-    assert json.loads(run.stdout)["passed"] is False
+    with pytest.raises(SeminarError, match="'unknown_items' failed"):
+        streams.validate(file, limit=["lost_searches=0.5"], as_json=True)
+    out, err = capsys.readouterr()
+    assert "line 152: event b100 of u: item x was not described" in err
+    assert json.loads(out)["passed"] is False
+    streams.validate(file, limit=["unknown_items=0.05"])
+    out, _ = capsys.readouterr()
+    assert "PASS" in out
+    assert "FAIL" not in out
+    for wrong in ({"file": None}, {"file": file, "topic": ["seminar.search"]}):
+        with pytest.raises(SeminarError, match="exactly one is needed"):
+            streams.validate(**wrong)
