@@ -94,7 +94,7 @@ def _store(
                 "append": _timed(lambda: append("full", next(deltas)[None]), count),
                 "read": _timed(lambda: online.sequence("full"), reads),
             }
-        shuffled = np.random.default_rng(0).permutation(_events(10_000 + appends))
+        shuffled = np.random.default_rng(0).permutation(_events(10_000 + max(appends, 50)))
         for part in np.array_split(shuffled[:10_000], 20 if not stock else 1):
             append("late", part) if not stock else online.append({"late": union(part)})
         count = appends if not stock else max(50, appends // 10)

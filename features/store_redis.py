@@ -31,6 +31,7 @@ from redis.cluster import RedisCluster
 
 from features import redis_nodes, redis_scripts
 from features.errors import SeminarError
+from features.memory import keep_freed_megabytes
 from features.record import HEADER, decode, encode, is_canonical, normalise
 from features.rows import SLACK, Found, Row, cap_of, entity, is_sequence, look_at, pack, plain_found, sequence_found
 
@@ -69,6 +70,7 @@ class SequenceRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
     _client: Redis | RedisCluster | None = None
 
     def __init__(self) -> None:
+        keep_freed_megabytes()
         self._lock = threading.Lock()
 
     @property
@@ -249,6 +251,8 @@ def _named(online_store: SequenceRedisOnlineStoreConfig) -> Iterator[None]:
         raise SeminarError(
             "online_store", where, f"is no Redis Cluster that answers ({error})", "check redis_type"
         ) from None
+    except problems.NoPermissionError as error:
+        raise SeminarError("online_store", where, f"does not permit it ({error})", "grant the user that command") from None
     except problems.OutOfMemoryError:
         raise SeminarError("online_store", where, "has no memory left", "raise maxmemory, then repeat") from None
 

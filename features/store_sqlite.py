@@ -25,6 +25,7 @@ from feast.repo_config import RepoConfig
 from pydantic import model_validator
 
 from features.errors import SeminarError
+from features.memory import keep_freed_megabytes
 from features.record import RECORD, Records, decode, encode, is_canonical, normalise
 from features.rows import SLACK, Found, Row, cap_of, entity, is_sequence, look_at, pack, plain_found, sequence_found
 
@@ -53,6 +54,7 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
     _file: tuple[int, int] | None = None
 
     def __init__(self) -> None:
+        keep_freed_megabytes()
         self._lock = threading.RLock()
         self._made: set[str] = set()
 

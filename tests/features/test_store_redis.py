@@ -54,14 +54,38 @@ def test_a_server_that_was_killed_has_every_acknowledged_append(server: RedisSer
         online.append({f"u{i % 3}": make([i])})
     online.forget("u0", 100)
     server.kill()
-    with pytest.raises(SeminarError, match=f"{server.address}.* does not answer"):
-        online.append({"u0": make([1000])})
     server.start()
     assert server.client().script_exists(*redis_scripts._NAMES.values()) == [False] * 3
     online.append({"u0": make([1000]), "u1": make([1000])})  # the scripts are gone, and are given again
     assert times(online, "u0") == [*range(102, 200, 3), 1000]
     assert times(online, "u1") == [*range(1, 200, 3), 1000]
     assert times(online, "u2") == [*range(2, 200, 3)]
+
+
+@pytest.mark.long
+def test_a_dead_server_and_a_wrong_certificate_are_named(server: RedisServer, fresh: Path, tmp_path: Path) -> None:
+    choose([server], fresh)
+    apply()
+    online = Online()
+    online.append({"u": make([1])})
+    server.kill()
+    for late in (online, Online()):
+        with pytest.raises(SeminarError, match=f"{server.address}.* does not answer"):
+            late.append({"u": make([2])})
+    server.start()
+    online.append({"u": make([2])})
+    assert times(online, "u") == [1, 2]
+    certificate, key = _certificate(tmp_path)
+    tls = RedisServer(tmp_path / "tls", ssl=True, ssl_ca_certs=str(certificate))
+    tls._options = _tls(tls.port, certificate, key)
+    try:
+        tls.start()
+        choose([tls], fresh, connection_string=f"{tls.address},ssl=true")
+        apply()
+        with pytest.raises(SeminarError, match="certificate verify failed"):
+            Online().append({"u": make([2])})
+    finally:
+        tls.stop()
 
 
 def test_users_of_other_primaries_go_on_while_one_is_dead(tmp_path: Path, fresh: Path) -> None:
@@ -103,10 +127,7 @@ def test_tls_and_password_pass_through_and_are_never_shown(
     certificate, key = _certificate(tmp_path)
     client = {"ssl": True, "ssl_ca_certs": str(certificate), "password": SECRET}
     server = RedisServer(tmp_path / "tls", **client)
-    server._options = (
-        *("--port", "0", "--tls-port", str(server.port), "--tls-auth-clients", "no", "--requirepass", SECRET),
-        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)),
-    )
+    server._options = (*_tls(server.port, certificate, key), "--requirepass", SECRET)
     settings = f"{server.address},ssl=true,ssl_ca_certs={certificate}"
     try:
         server.start()
@@ -123,7 +144,6 @@ def test_tls_and_password_pass_through_and_are_never_shown(
         assert SECRET not in repr(open_store().config.online_store)
         broken = {
             "refuses user or password": settings + ",password=${STORE_PASSWORD}x",
-            "certificate": settings.replace("ssl_ca_certs", "ssl_ca_path") + ",password=${STORE_PASSWORD}",
             "passwrd": settings + ",passwrd=${STORE_PASSWORD}",
             "no Redis Cluster|does not answer": settings + ",password=${STORE_PASSWORD}x,cluster",
         }
@@ -196,6 +216,11 @@ def test_the_example_is_a_store(fresh: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SEMINAR_ONLINE_STORE", str(fresh) + ".missing")
     with pytest.raises(SeminarError, match="SEMINAR_ONLINE_STORE"):
         apply()
+
+
+def _tls(port: int, certificate: Path, key: Path) -> tuple[str, ...]:
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
+    return ("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *files)
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
