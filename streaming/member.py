@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 
 from features.errors import SeminarError
 from features.state import Watermark
@@ -89,11 +95,14 @@ class Member:
         """One poll. SeminarError: an offset that the broker no longer keeps."""
         try:
             found: Batch = self._consumer.poll(timeout_ms=max(0, int(seconds * 1000)), max_records=limit)
-        except NoOffsetForPartitionError as error:
-            self._rewind(error.args[0])
-            return {}
-        except OffsetOutOfRangeError as error:
-            self._out_of_range(error)
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
+            try:
+                if isinstance(error, OffsetOutOfRangeError):
+                    self._out_of_range(error)
+                else:
+                    self._rewind(error.args[0])
+            except KafkaError as away:  # the next poll says the same again
+                log.warning("partition without an offset, to be looked at again: %s: %s", type(away).__name__, away)
             return {}
         if self._changes.fresh:
             self._settle(found)
@@ -143,8 +152,10 @@ class Member:
     def watermarks(self) -> dict[str, Watermark]:
         """How far each of this member's partitions is applied; call it with no batch in hand, after a commit.
 
-        Also commits the positions again: a member that has nothing to do learns by that alone that it was fenced.
+        Also commits what could not be committed before, and the positions again: a member that has nothing to do learns by
+        that alone that it was fenced.
         """
+        self.commit()
         mine = [p for p in self._consumer.assignment() if p not in self._changes.lost | self._changes.fresh]
         if not mine or self._due:
             return {}
@@ -172,12 +183,15 @@ class Member:
         try:
             ids = self._ids({p.topic for p in fresh})
             for partition in fresh & self._consumer.assignment():
+                name = partition.topic
+                if name not in ids:
+                    raise UnknownTopicOrPartitionError(name)
                 committed = self._consumer.committed(partition, metadata=True)
-                self._topics[partition.topic] = ids.get(partition.topic, "")
-                if committed and committed.metadata and committed.metadata != self._topics[partition.topic]:
-                    log.warning("%s is another topic than before: read from its beginning", partition.topic)
+                if committed and committed.metadata and committed.metadata != ids[name]:
+                    log.warning("%s is another topic than before: read from its beginning", name)
                     found.pop(partition, None)
                     self._rewind([partition])
+                self._topics[name] = ids[name]
         except KafkaError as error:
             log.warning("assignment not settled, to be tried again: %s: %s", type(error).__name__, error)
             for partition, records in found.items():
@@ -194,11 +208,11 @@ class Member:
             known, now = self._topics.setdefault(topic, ids.get(topic, "")), ids.get(topic, _GONE)
             if known == now:
                 continue
-            self._due = {p: offset for p, offset in self._due.items() if p.topic != topic}
-            self._topics[topic] = now
             log.warning("%s was deleted%s", topic, "" if now == _GONE else " and made again: read from its beginning")
+            self._due = {p: offset for p, offset in self._due.items() if p.topic != topic}
             if now != _GONE:
                 self._rewind(p for p in self._consumer.assignment() if p.topic == topic)
+            self._topics[topic] = now  # last: where rewinding fails, it is tried again
 
     def _ids(self, names: set[str]) -> dict[str, str]:
         """What identifies each topic now; a topic that is not there is left out."""

@@ -79,7 +79,7 @@ NOW = int(time.time() * 1000)
         ([search(0, "u0", T0 + 5)], "conflicts", "s0 of u0 has the source and id of an event with other content"),
         ([search(0, "u0"), search(0, "u0"), search(0, "u0"), search(0, "u0")], "duplicates", "s0 of u0 was there before"),
         ([search(100 + i, "u0", T0 + 9) for i in range(20)], "disorder", "489.993 s older than one before it"),
-        ([search(100, "u", NOW + 600_000)], "ahead", "s ahead of now"),
+        ([search(100, "u", NOW + 6 * 3_600_000)], "ahead", "s ahead of now"),
         ([browse(100 + i, item="x") for i in range(3)], "unknown_items", "item x was not described"),
         ([browse(100 + i, search_id="none") for i in range(3)], "lost_searches", "search_id none is of no search"),
         ([browse(100 + i, search_id="s1") for i in range(3)], "lost_searches", "search_id s1 is of user u1"),
