@@ -52,8 +52,12 @@ class SequenceDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
     def pull_all_from_table_or_query(
         config: RepoConfig, data_source: DataSource, *arguments: Any, **named: Any
     ) -> RetrievalJob:
-        """All rows of a period, for `feast materialize` as it is by default; SeminarError for a sequence view's source."""
-        _refuse(config, data_source)
+        """All rows; of a sequence view's source without a period only, which is how the log is read.
+
+        SeminarError with a period: so `feast materialize` asks, as it is by default.
+        """
+        if named.get("start_date") and named.get("end_date"):
+            _refuse(config, data_source)
         return DuckDBOfflineStore.pull_all_from_table_or_query(config, data_source, *arguments, **named)
 
 
