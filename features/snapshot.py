@@ -79,6 +79,14 @@ def scan(
         except (pa.ArrowException, OSError) as error:
             # Where no file is torn, one was written again between its footer and its pages.
             check(found, schema, error)
+    missing = next((file for file in files(home, table) if not file.exists()), None)
+    if missing:
+        raise SeminarError(
+            "history version",
+            versions.folder(home) / f"{versions.last(home)}.json",
+            f"names a file that is not there ({missing.name})",
+            "move it aside: the version before it holds, with the loose files that are there for its grace period",
+        )
     raise SeminarError("history", home / "history" / table, "loses files while it is read", "give compaction a longer grace")
 
 

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import history, versions
+from features import garbage, history, versions
 from features.compaction import compact
+from features.erasure import erase_queries
 from features.errors import SeminarError
 from features.fences import raise_fence, user_hash
+from features.record import entity_id
 from tests.features.rows import DAY, T0, events, records, row, table_of
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -119,8 +121,6 @@ def test_a_batch_that_is_written_again_after_it_was_absorbed_loses_nothing(tmp_p
     history.write(tmp_path, "events", events("u", records([1, 2])), "batch")
     assert len(history.read_sequences(tmp_path).records) == 2
     versions_before = versions.names(tmp_path)
-    from features import garbage
-
     assert garbage.collect(tmp_path, grace_s=0)["loose"] == 0
     assert len(history.read_sequences(tmp_path).records) == 2
     compact(tmp_path, grace_s=0)
@@ -176,6 +176,47 @@ def test_a_torn_file_is_named_and_nothing_is_published(tmp_path: Path) -> None:
     bad.rename(bad.with_suffix(".torn"))
     compact(tmp_path)
     assert len(history.read_sequences(tmp_path).records) == 1
+
+
+def test_a_version_never_names_a_file_that_was_cleared_away(tmp_path: Path) -> None:
+    """Another compactor without any grace takes the new files for garbage before they are published."""
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    times = iter([True])
+
+    def step(name: str) -> None:
+        if name == "files" and next(times, False):
+            assert garbage.collect(tmp_path, grace_s=0)["compacted"] == 1
+
+    assert compact(tmp_path, grace_s=0, step=step)["lost"] == 1
+    assert len(history.read_sequences(tmp_path).records) == 1
+
+
+def test_who_is_second_discards_its_files_and_starts_again(tmp_path: Path) -> None:
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    times = iter([True])
+
+    def step(name: str) -> None:
+        if name == "files" and next(times, False):
+            history.write(tmp_path, "events", events("u", records([2])), "b")
+            assert compact(tmp_path)["version"] == "v000001"
+
+    done = compact(tmp_path, step=step)
+    assert (done["version"], done["published"], done["lost"]) == ("v000001", False, 1)
+    assert len(compacted(tmp_path)) == 1
+    assert len(history.read_sequences(tmp_path).records) == 2
+
+
+def test_a_query_text_that_is_erased_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    rows = table_of("queries", [row("queries", key, 5, key) for key in (1, 2)])
+    history.write(tmp_path, "queries", rows, "a")
+    times = iter([True])
+
+    def step(name: str) -> None:
+        if name == "files" and next(times, False):
+            assert erase_queries(tmp_path, {entity_id("query 1")}).files == 2  # the unpublished file too
+
+    assert compact(tmp_path, step=step)["lost"] == 1
+    assert history.read_queries(tmp_path)["text"].to_pylist() == ["query 2"]
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

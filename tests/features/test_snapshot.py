@@ -94,6 +94,44 @@ def test_compacted_files_that_no_version_names_are_not_read(tmp_path: Path) -> N
     assert snapshot.files(tmp_path, "events") == []
 
 
+def test_a_compaction_in_the_middle_of_listing_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest was read, then the loose files were absorbed and cleared away, then the folders are listed."""
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    listing, times = snapshot.loose, iter([True])
+
+    def late(*arguments: Any) -> Any:
+        if next(times, False):
+            compact(tmp_path, grace_s=0)
+        return listing(*arguments)
+
+    monkeypatch.setattr(snapshot, "loose", late)
+    assert len(history.read_sequences(tmp_path).records) == 1
+
+
+def test_a_file_that_goes_between_listing_and_reading_is_looked_for_again(tmp_path: Path) -> None:
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    times = iter([True])
+
+    def take(dataset: Any) -> int:
+        if next(times, False):
+            compact(tmp_path, grace_s=0)
+        return int(dataset.to_table().num_rows)
+
+    assert snapshot.scan(tmp_path, "events", history.SCHEMAS["events"], take) == 1
+
+
+def test_a_version_without_its_files_is_named(tmp_path: Path) -> None:
+    """As in a copy that took the manifest later than the files."""
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    compact(tmp_path)
+    for file in tmp_path.glob("history/events/*/compact-*"):
+        file.unlink()
+    with pytest.raises(SeminarError, match=r"v000001\.json.*names a file that is not there.*move it aside"):
+        history.read_sequences(tmp_path)
+    (versions.folder(tmp_path) / "v000001.json").rename(tmp_path / "aside.json")
+    assert len(history.read_sequences(tmp_path).records) == 1  # the loose files are there for the grace period
+
+
 def test_only_the_dates_of_a_range_are_looked_at(tmp_path: Path) -> None:
     history.write(tmp_path, "events", events("u", records([0, DAY, 2 * DAY])), "a")
     for _ in range(2):
@@ -105,13 +143,14 @@ def test_only_the_dates_of_a_range_are_looked_at(tmp_path: Path) -> None:
 def read_with_feast(home: Path, result: Any) -> None:
     import pandas as pd
     from feast import FeatureStore
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore
 
     store = FeatureStore(fs_yaml_file=home / "feature_store.yaml")
     asked = pd.DataFrame(
         {"item": [signed(entity_id("item-1"))], "event_timestamp": [pd.Timestamp(T0 + 8, unit="ms", tz="UTC")]}
     )
     titles = store.get_historical_features(asked, ["item_content:title"]).to_df()["title"].tolist()
-    job = store._get_provider().offline_store.pull_all_from_table_or_query(
+    job = DuckDBOfflineStore.pull_all_from_table_or_query(
         config=store.config,
         data_source=store.get_feature_view("user_sequence").batch_source,
         join_key_columns=["user_id"],
