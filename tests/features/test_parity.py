@@ -172,3 +172,24 @@ def test_a_stream_that_runs_meanwhile_is_no_fault(online: Online, home: Path) ->
     assert [report for report in looks if report["faults"]] == []
     assert len(looks) > 3
     assert counts(parity.compare(online, home)) == (0, 0, 0, 0)
+
+
+def test_a_batch_that_comes_between_reading_online_and_history_is_lag(
+    online: Online, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batch(i: int) -> None:
+        history.write(home, "events", events("u", records([i]), offset=i), f"b{i}")
+        online.append({"u": records([i])})
+        write_watermarks(online, {"t/0": Watermark(i + 1, 0)})
+
+    def served(users: Sequence[str]) -> Any:
+        found = reading(users)
+        batch(1)
+        return found
+
+    batch(0)
+    reading = online.sequences
+    monkeypatch.setattr(online, "sequences", served)
+    assert counts(parity.compare(online, home)) == (0, 0, 1, 0)
+    monkeypatch.undo()
+    assert counts(parity.compare(online, home)) == (0, 0, 0, 0)
