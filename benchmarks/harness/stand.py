@@ -73,6 +73,14 @@ class Stand:
     def _log(self) -> Path:
         return self.notes / "steps.log"
 
+    def runs(self, pid: int) -> bool:
+        """Whether a member still runs."""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def ended(self, pid: int) -> int:
         """Wait for the end of a member; its exit code, negative for a signal."""
         self.alive.remove(pid)
@@ -94,6 +102,10 @@ class Stand:
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         found = [(int(one), int(batch), step) for _, one, batch, step in lines]
         return [line for line in found if pid is None or line[0] == pid]
+
+    def idle(self) -> bool:
+        """Whether no load is running."""
+        return all(load.poll() is not None for load in self._loads)
 
     def settle(self, patience: float = 120) -> None:
         """Wait until the group has committed all there is."""
