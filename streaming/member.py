@@ -18,6 +18,7 @@ from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     FencedInstanceIdError,
     KafkaError,
+    LogTruncationError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     UnknownTopicOrPartitionError,
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Batch = dict[TopicPartition, list[Any]]
 _GONE = "deleted"
+_JOINING = 1.0
+"""s of a poll while the group rebalances: a join that ends between two polls is begun anew by the client, again and again."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,17 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
 
     lost: set[TopicPartition] = field(default_factory=set)
     fresh: set[TopicPartition] = field(default_factory=set)
+    joining: bool = True
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         self.lost |= set(revoked)
         self.fresh -= set(revoked)
+        self.joining = True
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         self.lost -= set(assigned)
         self.fresh |= set(assigned)
+        self.joining = False
 
 
 class Member:
@@ -73,6 +79,7 @@ class Member:
         self._instance = instance
         self._marked: dict[TopicPartition, tuple[int, float]] = {}  # offset of the last watermark, and when
         self._due: dict[TopicPartition, int] = {}  # next offsets that are applied and not committed
+        self._cut: dict[TopicPartition, Any] = {}  # the end (or None) of logs that were cut off before our position
         self._admin = clients.admin(bootstrap)
         self._consumer = clients.consumer(
             bootstrap,
@@ -93,12 +100,18 @@ class Member:
 
     def poll(self, seconds: float, limit: int) -> Batch:
         """One poll. SeminarError: an offset that the broker no longer keeps."""
+        if self._cut and not self._go_back():
+            return {}
+        if self._changes.joining:
+            seconds = max(seconds, _JOINING)
         try:
             found: Batch = self._consumer.poll(timeout_ms=max(0, int(seconds * 1000)), max_records=limit)
-        except (NoOffsetForPartitionError, OffsetOutOfRangeError) as error:
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError) as error:
             try:
                 if isinstance(error, OffsetOutOfRangeError):
                     self._out_of_range(error)
+                elif isinstance(error, LogTruncationError):
+                    self._cut_off(error)
                 else:
                     self._rewind(error.args[0])
             except KafkaError as away:  # the next poll says the same again
@@ -157,12 +170,16 @@ class Member:
         """
         self.commit()
         mine = [p for p in self._consumer.assignment() if p not in self._changes.lost | self._changes.fresh]
-        if not mine or self._due:
+        if not mine or self._due or self._cut:
             return {}
         self._same_topics({p.topic for p in mine})
         now = int(time.time() * 1000)
         ends = self._consumer.end_offsets(mine)
-        found = {p: self._consumer.position(p, timeout_ms=1_000) for p in mine}
+        try:
+            found = {p: self._consumer.position(p, timeout_ms=1_000) for p in mine}
+        except LogTruncationError as error:  # said once, to whoever asks first
+            self._cut_off(error)
+            return {}
         offsets = {p: offset for p, offset in found.items() if offset is not None}
         self._due |= offsets
         self.commit()
@@ -233,6 +250,32 @@ class Member:
     def _seek(self, partition: TopicPartition, offset: int) -> None:
         with contextlib.suppress(ValueError):  # taken away since: its next owner begins at the committed offset
             self._consumer.seek(partition, offset)
+
+    def _cut_off(self, error: LogTruncationError) -> None:
+        """Note where logs were cut off: by a topic made again, or by a broker that lost what it had acknowledged."""
+        self._cut |= error.divergent_offsets
+        for partition in self._cut:
+            self._due.pop(partition, None)
+
+    def _go_back(self) -> bool:
+        """Read on from where logs were cut off; False: not now. What the broker lost is applied, what came since is read."""
+        try:
+            self._settle({})
+            before = dict(self._topics)
+            self._same_topics({p.topic for p in self._cut})
+            for partition, end in self._cut.items():
+                if self._topics.get(partition.topic) == before.get(partition.topic):
+                    where = end.offset if end else "an unknown offset"
+                    log.warning("%s/%d was cut off at %s: read again from there", *partition, where)
+                    if end:
+                        self._seek(partition, end.offset)
+                    else:
+                        self._rewind([partition])
+        except KafkaError as away:
+            log.warning("partitions that were cut off, to be looked at again: %s: %s", type(away).__name__, away)
+            return False
+        self._cut.clear()
+        return True
 
     def _out_of_range(self, error: OffsetOutOfRangeError) -> None:
         ((partition, offset),) = list(error.args[0].items())[:1]
