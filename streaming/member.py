@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Batch = dict[TopicPartition, list[Any]]
 _GONE = "deleted"
 _JOINING = 1.0
-"""s of a poll while the group rebalances: a join that ends between two polls is begun anew by the client, again and again."""
+"""s of a poll while the group rebalances: a join that ends between two polls is begun anew by the client, endlessly."""
 
 
 @dataclass(frozen=True)
