@@ -18,7 +18,7 @@ import yaml
 from features.record import HEADER, RECORD, Records
 
 REDIS = shutil.which("redis-server")
-KINDS = ("sqlite", "redis", "redis-cluster")
+KINDS = ("sqlite", "redis", pytest.param("redis-cluster", marks=pytest.mark.long))
 
 
 def make(times: list[int] | range, item: int = 1) -> Records:

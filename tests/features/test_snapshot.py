@@ -160,6 +160,7 @@ def read_with_feast(home: Path, result: Any) -> None:
     result.put((titles, [(row.user_id, bytes(row.sequence)) for row in job.to_df().itertuples()]))
 
 
+@pytest.mark.long
 def test_stock_feast_reads_what_is_there_beside_hidden_and_compacted_files(home: Path) -> None:
     history.write(home, "events", events("u", records([1, 2])), "a")
     history.write(home, "items", table_of("items", [row("items", 1, 5, 0, "old"), row("items", 1, 9, 1, "new")]), "a")

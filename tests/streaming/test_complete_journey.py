@@ -34,6 +34,7 @@ def impressions(data: CompleteJourney) -> list[Event]:
     return list(data.impressions(START, END))
 
 
+@pytest.mark.long
 def test_the_same_in_another_run(data: CompleteJourney, behaviour: list[Event], impressions: list[Event]) -> None:
     again = CompleteJourney(households=30, cut_ms=START)
     assert again.users == data.users

@@ -191,6 +191,7 @@ consume()
 """
 
 
+@pytest.mark.long
 def test_killed_in_each_gap_and_started_again_loses_and_doubles_nothing(bootstrap: str, home: Path) -> None:
     send(bootstrap, 0, 400)
     gaps = ["validate", "dead_letters", "entities", "history", "online", "commit"]
