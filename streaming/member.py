@@ -204,8 +204,9 @@ class Member:
                 if name not in ids:
                     raise UnknownTopicOrPartitionError(name)
                 committed = self._consumer.committed(partition, metadata=True)
-                if committed and committed.metadata and committed.metadata != ids[name]:
-                    log.warning("%s is another topic than before: read from its beginning", name)
+                # None: the position may come from an offset that was removed with its topic a moment ago.
+                if committed is None or (committed.metadata and committed.metadata != ids[name]):
+                    log.info("%s/%d is new to the group or another topic: read from its beginning", *partition)
                     found.pop(partition, None)
                     self._rewind([partition])
                 self._topics[name] = ids[name]
