@@ -38,12 +38,6 @@ USERS, ITEMS, QUERIES, BAD = 2_000, 50_000, 20_000, 0.01
 HOURS = 3
 
 
-_BARE = (
-    "import runpy, sys; sys.modules['crc32c'] = None; "
-    "runpy.run_module('benchmarks.consume', run_name='__main__', alter_sys=True)"
-)
-
-
 def fill(bootstrap: str, events: int) -> dict[str, Any]:
     """Send distinct events of the last hours, a share of them no events; sizes."""
     from streaming import clients, topics
@@ -159,8 +153,9 @@ class Bench:
             self._redis.start()
             environment["SEMINAR_ONLINE_STORE"] = str(self._redis.store())
         here = [sys.executable, "-W", "ignore", "-m", "benchmarks.consume"]
-        if what == "poll":  # without the package crc32c, as `pip install kafka-python` leaves it
-            here[3:] = ["-c", _BARE]
+        if what == "poll":  # bare: as `pip install kafka-python` leaves it; it looks for the package when it is imported
+            bare = "import sys; sys.modules['crc32c'] = None; from benchmarks.consume import main; main()"
+            here = [sys.executable, "-W", "ignore", "-c", bare]
         if what == "consume":
             apply = [sys.executable, "-W", "ignore", "-m", "cli.main", "apply"]
             subprocess.run(apply, env=environment, check=True, stdout=subprocess.DEVNULL)

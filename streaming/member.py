@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 Batch = dict[TopicPartition, list[Any]]
 _GONE = "deleted"
 _JOINING = 1.0
-"""s of a poll while the group rebalances: a join that ends between two polls is begun anew by the client, endlessly."""
+"""s of a poll while the group rebalances: the client begins a join anew that ended between two polls."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ class Member:
         if self._cut and not self._go_back():
             return {}
         if self._changes.joining:
+            # The client forgets a join that it has begun when the metadata which caused it change back meanwhile, as with a
+            # topic that is deleted and made again: it would stay between two generations for ever.
+            self._consumer._coordinator.request_rejoin()
             seconds = max(seconds, _JOINING)
         try:
             found: Batch = self._consumer.poll(timeout_ms=max(0, int(seconds * 1000)), max_records=limit)

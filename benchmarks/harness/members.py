@@ -155,7 +155,7 @@ def main() -> None:
     importlib.import_module("streaming.consumer")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(message)s")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    logging.getLogger("kafka.coordinator").setLevel(logging.DEBUG)
+
     with_parent = die_with_parent()
     pending = b""
     while True:
