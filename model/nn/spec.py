@@ -41,6 +41,6 @@ class Spec:
         """A new Pretraining Search Unit."""
         return PSU(self.backbone(), self.dim, self.heads)
 
-    def click(self) -> ClickModel:
-        """A new click model."""
-        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows)
+    def click(self, dropout: float = 0.0) -> ClickModel:
+        """A new click model; dropout is for training only."""
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from features.history import Histories, read_items, read_queries, read_sequences
 from features.record import KIND_BROWSE
 from model.config import ModelConfig, TrainConfig
-from model.nn.backbone import History
 from model.nn.content import Contents, contents, text_encoder, tokens
+from model.nn.inputs import History
 from model.nn.modalities import ItemInputs
 
 Ints = NDArray[np.int64]

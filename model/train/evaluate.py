@@ -23,7 +23,10 @@ from model.nn.click import IMPRESSED, ClickModel
 from model.train import checkpoint, metrics
 from model.train.ctr import logits
 from model.train.dataset import Dataset, load
-from model.train.examples import Moments, Negatives, Row, browses, impressions, pad, session_time
+from model.train.examples import browses, impressions
+from model.train.moments import Moments, Row, pad, session_time
+from model.train.negatives import Negatives
+from model.train.popularity import Popularity
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -96,14 +99,16 @@ def shown_lists(home: Path, dataset: Dataset, since: int, until: int, most: int)
     return Lists("impressions", [pad(user, rows) for user, rows in sorted(by_user.items())])
 
 
-def model_scorer(model: ClickModel, dataset: Dataset, rows: NDArray[np.int64], users: int = 16) -> Scorer:
-    """Log-odds of a click model."""
+def model_scorer(model: ClickModel, dataset: Dataset, rows: NDArray[np.int64], before: int, users: int = 16) -> Scorer:
+    """Log-odds of a click model, to which the popularity before a time is known."""
+    popularity = Popularity(dataset, before)
 
     def score(moments: list[Moments]) -> list[Floats]:
-        out = []
+        out: list[Floats] = []
         with torch.no_grad():
             for start in range(0, len(moments), users):
-                out += [x.numpy().astype(np.float64) for x in logits(model, dataset, rows, moments[start : start + users])]
+                found = logits(model, dataset, rows, moments[start : start + users], popularity)
+                out += [x.numpy().astype(np.float64) for x in found]
         return out
 
     return score
@@ -152,7 +157,7 @@ def evaluate(
         found = checkpoint.read(Path(folder))
         model = found.spec.click()
         model.load_state_dict(found.weights)
-        scorers[name] = model_scorer(model.eval(), dataset, found.vocabulary(dataset))
+        scorers[name] = model_scorer(model.eval(), dataset, found.vocabulary(dataset), windows.t3)
     scorers["popularity"] = popularity_scorer(dataset, windows.t3)
     scorers["own_frequency"] = frequency_scorer(dataset, windows.t3)
     most = config.train.eval_targets
