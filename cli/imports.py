@@ -83,9 +83,9 @@ def import_(
 
 
 def _import_file(out: Output, file: Path) -> None:
-    from streaming.importer import import_events, read_jsonl  # isort: skip  # Feast turns on warnings of what comes after it
     from features.online import Online
     from streaming.deadletters import FileSink
+    from streaming.importer import import_events, read_jsonl
 
     home = settings().home
     sink = FileSink(home)
@@ -98,8 +98,8 @@ def _import_file(out: Output, file: Path) -> None:
 
 
 def _import(out: Output, data: DataSet) -> None:
-    from streaming.importer import import_dataset  # isort: skip
     from features.online import Online
+    from streaming.importer import import_dataset
 
     with out.progress("importing") as advance:
         done, refusals = import_dataset(data, Online(), settings().home, on_batch=advance)

@@ -35,7 +35,7 @@ NOTICE = (
 SOURCE = "complete-journey"
 SHOWN = 20
 CUT_MS = int(datetime(2017, 9, 11, tzinfo=UTC).timestamp() * 1000)
-"""Households and items are chosen by what came before; impressions are shown from here on."""
+"""By default households and items are chosen by what came before the day from which the demo fine-tunes."""
 
 
 class CompleteJourney:
@@ -52,7 +52,6 @@ class CompleteJourney:
         self._data = Path(found.origin).parent / "data"
         self._seed = seed
         self._db = duckdb.connect()
-        self._cut = cut = cut_ms
         self._db.execute(
             f"""
             create table sales as
@@ -61,11 +60,11 @@ class CompleteJourney:
                      min(epoch_ms(transaction_timestamp)) over (partition by basket_id) start_ms
               from '{self._data}/transactions.parquet' where quantity > 0;
             create table chosen as
-              select h from (select h, count(*) n from sales where time_ms < {cut} group by h)
+              select h from (select h, count(*) n from sales where time_ms < {cut_ms} group by h)
               where n >= 200 order by md5(h::varchar || '{seed}') limit {households};
             create table kept as  -- sold five times before the cut, or new after it
               select item from sales group by item
-              having count(*) filter (time_ms < {cut}) >= 5 or (min(time_ms) >= {cut} and bool_or(h in (from chosen)));
+              having count(*) filter (time_ms < {cut_ms}) >= 5 or (min(time_ms) >= {cut_ms} and bool_or(h in (from chosen)));
             create table products as
               select p.product_id item, p.* exclude (product_id)
               from '{self._data}/products.parquet' p where p.product_id in (select item from kept);
@@ -147,9 +146,8 @@ class CompleteJourney:
                 data["impression_id"] = f"i-{number}"
             yield build(BROWSE, data, start + 2000 + place, SOURCE, f"b-{number}-{item}")
 
-    def impressions(self, since_ms: int | None = None, until_ms: int = END_MS) -> Iterator[Event]:
-        """What stores promoted, shown at the start of each basket in [since, until); since the cut if it is not given."""
-        since_ms = self._cut if since_ms is None else since_ms
+    def impressions(self, since_ms: int = 0, until_ms: int = END_MS) -> Iterator[Event]:
+        """What stores promoted, shown at the start of each basket in [since, until)."""
         baskets = self._baskets(since_ms, until_ms)
         shelves = self._shelves(since_ms, until_ms)
         for basket in baskets:
