@@ -25,7 +25,7 @@ def test_every_block_runs(tmp_path: Path) -> None:
     assert len(blocks) == 5
     environment = {k: v for k, v in os.environ.items() if k not in ("SEMINAR_HOME", "KAFKA_BOOTSTRAP_SERVERS")}
     run = subprocess.run(
-        ["bash", "-euc", "\necho ==\n".join(blocks)],
+        ["bash", "-euc", "\necho next block\n".join(blocks)],
         cwd=tmp_path,
         env={**environment, "PATH": f"{seminar.parent}:{os.environ['PATH']}"},
         capture_output=True,
@@ -33,7 +33,7 @@ def test_every_block_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    example, check, imported, trained, scored = run.stdout.split("==\n")
+    example, check, imported, trained, scored = run.stdout.split("next block\n")
     assert "user_id,timestamp,item_id,query,dwell_s" in example
     assert "FAIL" not in check
     assert "PASS" in check
