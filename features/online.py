@@ -5,6 +5,7 @@ Views and provider are held once: looking them up in the registry costs millisec
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Online:
         now, given = datetime.now(UTC), fences or {}
         rows = [
             (
-                _key("user_id", Value(string_val=user)),
+                _user(user),
                 {"sequence": Value(bytes_val=encode(delta, given.get(user, 0)))},
                 now,
                 None,
@@ -65,7 +66,7 @@ class Online:
 
     def sequences(self, users: Sequence[str]) -> list[tuple[Records, int] | None]:
         """(records [n] canonical, fence) of each user; None for one never seen."""
-        keys = [_key("user_id", Value(string_val=user)) for user in users]
+        keys = [_user(user) for user in users]
         found = self._read(SEQUENCE, keys)
         return [decode(row["sequence"].bytes_val) if row else None for row in found]
 
@@ -142,6 +143,11 @@ class Online:
 
 def _key(name: str, value: Value) -> EntityKey:
     return EntityKey(join_keys=[name], entity_values=[value])
+
+
+@lru_cache(maxsize=1 << 14)
+def _user(user: str) -> EntityKey:
+    return _key("user_id", Value(string_val=user))
 
 
 def _value(value: str | bytes | None) -> Value:

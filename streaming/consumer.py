@@ -106,12 +106,12 @@ def _apply(
     member: Member, applier: Applier, batch: Batch, limits: Limits, stop: threading.Event, metrics: Metrics
 ) -> Applied | None:
     attempt = 0
+    messages = [
+        Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp)
+        for records in batch.values()
+        for r in records
+    ]
     while True:
-        messages = [
-            Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp)
-            for records in batch.values()
-            for r in records
-        ]
         try:
             return applier.apply(messages)
         except IdentityLost:
