@@ -76,7 +76,7 @@ def unsigned(signed_id: int) -> int:
 def encode(records: Records, fence: int = 0) -> bytes:
     """Records [n] and a fence (ms; older records are forgotten) as one blob of 16 + 32n bytes."""
     # One copy: a body may be megabytes.
-    return b"".join((_HEADER.pack(VERSION, fence), np.ascontiguousarray(records, RECORD)))
+    return b"".join((_HEADER.pack(VERSION, fence), np.ascontiguousarray(records, RECORD).data))
 
 
 def decode(blob: bytes | memoryview) -> tuple[Records, int]:

@@ -54,6 +54,7 @@ def run(
     try:
         applier = Applier(online, home, sink, step)
         gc.freeze()  # what was imported lives on: collections need not look at it with every batch
+        gc.set_threshold(100_000, 20, 50)  # nor at a batch, many times over, while it is being read
         while not stop.is_set():
             batch = _collect(member, limits, stop)
             if batch:

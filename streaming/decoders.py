@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from types import GenericAlias
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,7 @@ _BOUNDS = {
     "maxLength": "max_length",
     "minItems": "min_length",
     "maxItems": "max_length",
+    "maxProperties": "max_length",
     "pattern": "pattern",
     "minimum": "ge",
     "maximum": "le",
@@ -53,10 +55,7 @@ def _type(rules: dict[str, Any]) -> Any:
     """The msgspec type that takes no more than a schema allows; TypeError for a rule that it cannot express."""
     rules = {name: rule for name, rule in rules.items() if name not in _NOTES}
     kind = rules.pop("type")
-    if kind == "object" and "additionalProperties" in rules:
-        inner = dict[str, _type(rules.pop("additionalProperties"))]  # type: ignore[misc]
-        return Annotated[inner, msgspec.Meta(max_length=rules.pop("maxProperties"))] if rules else inner
-    if kind == "object":
+    if kind == "object" and "additionalProperties" not in rules:
         required = rules.pop("required")
         fields = [
             (name, _type(rule)) if name in required else (name, _type(rule) | msgspec.UnsetType, msgspec.UNSET)
@@ -65,7 +64,11 @@ def _type(rules: dict[str, Any]) -> Any:
         if rules:
             raise TypeError(f"a decoder cannot express {sorted(rules)}")
         return msgspec.defstruct("Body", fields, forbid_unknown_fields=True, gc=False)
-    found = list[_type(rules.pop("items"))] if kind == "array" else _PLAIN[kind]  # type: ignore[misc]
+    found: Any = _PLAIN.get(kind)
+    if kind == "object":
+        found = GenericAlias(dict, (str, _type(rules.pop("additionalProperties"))))
+    elif kind == "array":
+        found = GenericAlias(list, (_type(rules.pop("items")),))
     if unknown := rules.keys() - _BOUNDS.keys():
         raise TypeError(f"a decoder cannot express {sorted(unknown)}")
     bounds = {_BOUNDS[name]: bound for name, bound in rules.items()}
