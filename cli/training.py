@@ -118,6 +118,7 @@ def evaluate(
     t3: Date = None,
     end: Date = None,
     config: Configuration = None,
+    catalogue: Annotated[int, typer.Option(min=0, help="Targets to rank among all items on sale too (slow).")] = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -130,7 +131,14 @@ def evaluate(
         name, _, folder = text.rpartition("=")
         named[name or Path(folder).name] = folder
     windows = windows_from(t1, t2, t3, end)
-    found = compare(settings().home, checkpoints=named, windows=windows, config=Config.load(config), seed=seed)
+    found = compare(
+        settings().home,
+        checkpoints=named,
+        windows=windows,
+        config=Config.load(config),
+        seed=seed,
+        catalogue=catalogue,
+    )
     out = Output(as_json)
     columns = ("name", "mode", "gauc", "gauc_lo", "gauc_hi", "ndcg10", "logloss")
     out.table(columns, [[f"{m[c]:.4f}" if isinstance(m[c], float) else m[c] for c in columns] for m in found["methods"]])
