@@ -52,7 +52,7 @@ def titles(home: Path, dataset: Dataset, until: int) -> list[str | None]:
     return [known.get(int(item)) for item in dataset.item_ids.tolist()]
 
 
-def tuned_trees(
+def fit(
     home: Path,
     dataset: Dataset,
     validation: list[Lists],
@@ -60,8 +60,8 @@ def tuned_trees(
     config: Config,
     seed: int = 0,
     runs: tuple[dict[str, Any], ...] = RUNS,
-) -> tuple[Scorer, list[dict[str, Any]]]:
-    """The trees of the run that ranks validation lists best, their population counted before t3; and the runs.
+) -> tuple[str, list[dict[str, Any]]]:
+    """The trees (LightGBM's text) of the run that ranks validation lists best; and the runs.
 
     dataset: as of the end of the test window; training sees the one as of t2, and of it what was before each moment.
     """
@@ -72,8 +72,7 @@ def tuned_trees(
     begin = time.monotonic()
     x, y, groups = _examples(home, windows, config, seed)
     log.info("trees: %d candidates of %d moments, %.0f s", len(y), len(groups), time.monotonic() - begin)
-    names = titles(home, dataset, windows.end)
-    at_validation, at_test = (Counters(dataset, names, until) for until in (windows.t2, windows.t3))
+    at_validation = Counters(dataset, titles(home, dataset, windows.end), windows.t2)
     prepared = [(lists, [at_validation.of(m) for m in lists.moments]) for lists in validation]
     logged: list[dict[str, Any]] = []
     found: list[Any] = []
@@ -91,8 +90,16 @@ def tuned_trees(
         row["seconds"] = round(time.monotonic() - begin, 1)
         logged.append(row)
         log.info("trees %s", row)
-    best = found[int(np.argmax([row["gauc"] for row in logged]))]
-    return lambda moments: [_predict(best, at_test.of(m)) for m in moments], logged
+    best: str = found[int(np.argmax([row["gauc"] for row in logged]))].model_to_string()
+    return best, logged
+
+
+def scorer(text: str, home: Path, dataset: Dataset, windows: Windows) -> Scorer:
+    """Raw scores of trees, the population counted before t3."""
+    import lightgbm
+
+    trees, counters = lightgbm.Booster(model_str=text), Counters(dataset, titles(home, dataset, windows.end), windows.t3)
+    return lambda moments: [_predict(trees, counters.of(m)) for m in moments]
 
 
 def _already(values: list[NDArray[np.float64]], moments: list[Moments]) -> list[NDArray[np.float64]]:

@@ -14,7 +14,7 @@ from model.train.dataset import Dataset, load
 from model.train.examples import Moments, Row, pad, session_time
 from model.train.lists import later, on_sale
 from model.train.rank import figures, scored
-from model.train.trees import RUNS, titles, tuned_trees
+from model.train.trees import RUNS, fit, scorer, titles
 from tests.dags import history
 from tests.model.conftest import CONFIG, Windows
 
@@ -130,7 +130,8 @@ def test_trees_learn_what_users_like(home: Path, dataset: Dataset) -> None:
     modes = ("recommendation", "search")
     validation = [later(dataset, first, WINDOWS.t2, WINDOWS.t3, 60, mode, 0) for mode in modes]
     runs = tuple({**run, "trees": 20} for run in (RUNS[0], RUNS[4]))
-    score, logged = tuned_trees(home, dataset, validation, WINDOWS, CONFIG, runs=runs)
+    text, logged = fit(home, dataset, validation, WINDOWS, CONFIG, runs=runs)
+    score = scorer(text, home, dataset, WINDOWS)
     assert [row["objective"] for row in logged] == ["binary", "lambdarank"]
     assert all(0 <= row["gauc"] <= 1 for row in logged)
     test = later(dataset, first, WINDOWS.t3, WINDOWS.end, 100, "recommendation", 0)
