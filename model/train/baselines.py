@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from model.train import metrics
 from model.train.dataset import Dataset
-from model.train.examples import Moments
 from model.train.lists import Lists
+from model.train.moments import Moments
 from model.train.rank import Scorer, scored
 
 log = logging.getLogger(__name__)

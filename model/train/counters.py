@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.record import KIND_BROWSE
 from model.nn.content import words
 from model.train.dataset import Dataset
-from model.train.examples import Moments
+from model.train.moments import Moments
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

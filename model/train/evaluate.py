@@ -58,7 +58,9 @@ def evaluate(
     lists = [later(dataset, first, windows.t3, windows.end, most, mode, seed) for mode in MODES]
     whole = later(dataset, first, windows.t3, windows.end, catalogue, "catalogue", seed)
     before, after = (shown(home, dataset, *window, most) for window in ((windows.t2, windows.t3), (windows.t3, windows.end)))
-    scorers: dict[str, Scorer] = {name: of_checkpoint(Path(folder), dataset) for name, folder in checkpoints.items()}
+    scorers: dict[str, Scorer] = {
+        name: of_checkpoint(Path(folder), dataset, windows.t3) for name, folder in checkpoints.items()
+    }
     scorers["popularity"] = baselines.popularity(dataset, windows.t3)
     scorers["own_frequency"], runs = baselines.tuned_frequency(dataset, validation, windows.t3)
     result: dict[str, Any] = {"methods": [], "calibration": {}, "logistic": {}, "tuning": {"own_frequency": runs}}

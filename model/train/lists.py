@@ -25,7 +25,8 @@ from features.history import ITEMS, milliseconds, read
 from features.record import KIND_BROWSE
 from model.nn.click import IMPRESSED
 from model.train.dataset import Dataset, lookup
-from model.train.examples import Moments, Row, browses, impressions, pad, session_time
+from model.train.examples import browses, impressions
+from model.train.moments import Moments, Row, pad, session_time
 
 Ints = NDArray[np.int64]
 OWN, CANDIDATES = 20, 99

@@ -14,13 +14,17 @@ Settings = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a suite: a search unit, settings that override the configuration's, and which initialisations it has."""
+    """A row of a suite: a search unit, settings that override the configuration's, and which initialisations it has.
+
+    scored_by: search of the trained model in its place, `lsh` or `pq`.
+    """
 
     name: str
     search: str = "seminar"
     settings: Settings = field(default_factory=dict)
     inits: tuple[str, ...] = ("psu", "scratch")
     psu_settings: Settings = field(default_factory=dict)
+    scored_by: str = ""
 
 
 OURS = "seminar"
@@ -40,15 +44,34 @@ PEERS = (
     Method(OURS),
     Method("din_recent", "din_recent"),
     Method("din_full", "din_full"),
+    Method("sim_hard", "sim_hard"),
+    Method("sim_soft", "sim_soft"),
+    Method("eta", "eta"),
+    Method("sdim", "benchmarks.peer_models.sdim:sdim"),
+    Method("qin", "benchmarks.peer_models.qin:qin"),
+    Method("twin", "twin"),
+    Method("muse", "muse"),
+    Method("muse_tier", "muse_tier"),
 )
 
+PSU_ONLY = ("psu",)
 ABLATIONS = (
-    Method(OURS, inits=("psu",)),
+    Method(OURS, inits=PSU_ONLY),
     Method("seminar-scratch", inits=("scratch",)),
-    Method("seminar-no-next-pair", inits=("psu",), psu_settings={"train": {"next_pair": 0.0}}),
-    Method("seminar-no-alignment", inits=("psu",), psu_settings={"train": {"alignment": 0.0}}),
-    Method("seminar-no-relevance", inits=("psu",), psu_settings={"train": {"relevance": 0.0}}),
-    Method("seminar-k50", inits=("psu",), settings={"model": {"retrieved": 50}}),
+    Method("seminar-no-next-pair", inits=PSU_ONLY, psu_settings={"train": {"next_pair": 0.0}}),
+    Method("seminar-no-alignment", inits=PSU_ONLY, psu_settings={"train": {"alignment": 0.0}}),
+    Method("seminar-no-relevance", inits=PSU_ONLY, psu_settings={"train": {"relevance": 0.0}}),
+    *(
+        Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}})
+        for name in ("id", "attribute", "text", "image", "query")
+    ),
+    *(Method(f"seminar-history-{n}", inits=PSU_ONLY, settings={"model": {"history": n}}) for n in (50, 200, 1000)),
+    Method("seminar-k50", inits=PSU_ONLY, settings={"model": {"retrieved": 50}}),
+    # A metric of the GSU other than the ESU's: inner products of the embeddings.
+    Method("seminar-two-metrics", "sim_soft", inits=PSU_ONLY),
+    # The same checkpoint, scored through approximate search.
+    Method("seminar-lsh", inits=PSU_ONLY, scored_by="lsh"),
+    Method("seminar-pq", inits=PSU_ONLY, scored_by="pq"),
 )
 
 SUITES = {"peers": PEERS, "ablations": ABLATIONS}

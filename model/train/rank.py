@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.train import metrics
-from model.train.examples import Moments
 from model.train.lists import Lists
+from model.train.moments import Moments
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

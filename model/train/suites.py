@@ -72,9 +72,10 @@ class Suite:
         config = merged(self.config, method.settings, tuned)
         return Run("ctr", self.data, self.windows, config, seed, method.search, psu)
 
-    def score(self, run: Run) -> Scorer:
-        """Scores of a run's checkpoint, trained first where it is not."""
-        return of_checkpoint(self.work / runs.make(self.work, run, self.again)["checkpoint"], self.dataset)
+    def score(self, run: Run, before: int, search: str = "") -> Scorer:
+        """Scores of a run's checkpoint, trained first where it is not; popularity counts before a time."""
+        folder = self.work / runs.make(self.work, run, self.again)["checkpoint"]
+        return of_checkpoint(folder, self.dataset, before, search)
 
     def tune(self, method: Method, init: str) -> list[dict[str, Any]]:
         """The logged runs [{"settings", "recommendation", "search", "gauc"}] of a method with seed 0, the best first."""
@@ -85,7 +86,7 @@ class Suite:
             facts = runs.make(self.work, run, self.again)
             known = facts.get("validation", {})
             if key not in known:
-                score = self.score(run)
+                score = self.score(run, self.windows.t2)
                 found = {lists.mode: validation_gauc(score, lists) for lists in self.validation}
                 known = {**known, key: {**found, "gauc": float(np.mean(list(found.values())))}}
                 runs.note(self.work, run, {**facts, "validation": known})
@@ -138,7 +139,7 @@ def compare(
                 tuning[f"{label} {place}"] = state.tune(asked, place)
             settings = tuning[f"{label} {place}"][0]["settings"]
             made = [state.run(method, init, seed, settings) for seed in range(budget.seeds)]
-            scores[method.name, init] = [state.score(run) for run in made]
+            scores[method.name, init] = [state.score(run, windows.t3, method.scored_by) for run in made]
             progress(f"{method.name} ({init}): {budget.seeds} seeds ready after {time.monotonic() - begin:.0f} s")
     if suite == "peers":
         scores |= trivial(state, tuning, only)

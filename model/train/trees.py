@@ -20,8 +20,9 @@ from model.config import Config, Windows
 from model.train.baselines import validation_gauc
 from model.train.counters import NAMES, Counters
 from model.train.dataset import Dataset, load
-from model.train.examples import ClickExamples, Moments
+from model.train.examples import ClickExamples
 from model.train.lists import Lists
+from model.train.moments import Moments
 from model.train.rank import Scorer
 
 log = logging.getLogger(__name__)
@@ -123,8 +124,7 @@ def _examples(
     counters = Counters(dataset, titles(home, dataset, windows.t2), windows.t2)
     rng = np.random.default_rng(seed)
     x, y, groups = [], [], []
-    for user in examples.users.tolist():
-        m: Moments = examples.draw(rng, user, MOMENTS)
+    for m in examples.draw(rng, examples.users, MOMENTS):
         x.append(counters.of(m)[m.real])
         y.append(m.labels[m.real])
         groups.append(m.real.sum(1))

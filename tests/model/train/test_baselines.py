@@ -11,8 +11,8 @@ from model.nn.click import IMPRESSED
 from model.train import baselines
 from model.train.counters import NAMES, Counters
 from model.train.dataset import Dataset, load
-from model.train.examples import Moments, Row, pad, session_time
 from model.train.lists import later, on_sale
+from model.train.moments import Moments, Row, pad, session_time
 from model.train.rank import figures, scored
 from model.train.trees import RUNS, fit, scorer, titles
 from tests.dags import history

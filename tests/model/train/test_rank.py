@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.nn.click import IMPRESSED
-from model.train.examples import Row, pad
 from model.train.lists import Lists
+from model.train.moments import Row, pad
 from model.train.rank import CUTOFFS, Means, Scored, figures, scored, sliced
 from model.train.scoring import CELLS, pieces
 
