@@ -17,7 +17,7 @@ from features.errors import SeminarError
 from features.publish import current
 from features.settings import REPOSITORY
 from model.config import Config, Windows
-from model.train.methods import TUNING, merged
+from model.train.methods import SUITES, TUNING, merged
 from model.train.suites import Budget, compare
 from tests.dags import history
 
@@ -183,3 +183,15 @@ def test_kill_minus_nine_costs_the_run_at_hand_only(found: dict[str, Any], home:
     values = [[row["gauc"] for row in one if row["init"] == "psu"] for one in (rows, found["methods"])]
     assert np.allclose(*values, atol=0.2)  # tuned on other lists, perhaps with another choice
     assert len(rows) == len(found["methods"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suite", ["peers", "ablations"])
+def test_every_method_trains_and_is_scored(home: Path, suite: str) -> None:
+    """One seed and no choice: each search unit and each setting goes all the way."""
+    budget = Budget(seeds=1, users=4, targets=12, tuning=1, tuning_targets=12)
+    only = [method.name for method in SUITES[suite]]
+    rows = compare(home, suite=suite, windows=WINDOWS, config=CONFIG, budget=budget, only=only)["methods"]
+    found = {(row["name"], row["init"]): row["gauc"] for row in rows if row["mode"] == "recommendation"}
+    assert found.keys() == {(method.name, init) for method in SUITES[suite] for init in method.inits}
+    assert all(0 <= value <= 1 for value in found.values())
