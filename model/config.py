@@ -23,6 +23,8 @@ class ModelConfig:
     recent: int = 50
     token_rows: int = 1 << 14
     attribute_rows: int = 1 << 15
+    history: int = 0  # ablation: only the newest behaviours exist; 0: all
+    without: str = ""  # ablation: modalities taken away, separated by commas: id, attribute, text, image, query
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
 from model.nn.features import CONTEXT, POPULARITY, REPEATS, context, repeats
-from model.nn.inputs import History, Interest, Parts, Seen
+from model.nn.inputs import History, Interest, Parts, Seen, Targets
+from model.nn.units import EXTRA
 
 POSITIONS = 32
 SAMPLED, IMPRESSED = 0, 1
@@ -25,7 +26,8 @@ class ClickModel(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
-        plain = 2 * heads + 1 + REPEATS + POPULARITY
+        masses = 2 * heads + EXTRA.get(backbone.search, 0)
+        plain = masses + 1 + REPEATS + POPULARITY
         self.head = nn.Sequential(
             nn.Linear(6 * dim + plain + CONTEXT, 128),
             nn.ReLU(),
@@ -40,7 +42,7 @@ class ClickModel(nn.Module):
         nn.init.zeros_(self.item_bias.weight)
         with torch.no_grad():  # what was browsed before, and what many browse, is browsed: training says by how much
             self.direct.weight.zero_()
-            self.direct.weight[0, 2 * heads + 1 : -POPULARITY - 2] = 0.3
+            self.direct.weight[0, masses + 1 : -POPULARITY - 2] = 0.3
             self.direct.weight[0, -POPULARITY:] = 0.15
             self.head[-1].weight.zero_()  # type: ignore[operator]
 
@@ -84,7 +86,7 @@ class ClickModel(nn.Module):
         """Log-odds [t, c] of candidates: rows items and queries [t, c] of the parts, bias_rows [t, c] of the id table."""
         item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
         target = item + query
-        long = self.backbone.interest(target, history, parts, seen)
+        long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
         again = repeats(history, seen, items, len(parts.item))
         bias = self.item_bias(bias_rows).squeeze(-1)

@@ -33,9 +33,27 @@ class Seen(NamedTuple):
         return cls(torch.zeros_like(prefix), prefix, now)
 
 
+class Frozen(NamedTuple):
+    """What search units of peers read of items and queries: types [1 + i] (-1: none) and frozen unit vectors of texts
+    [1 + i, w] and [1 + q, w], zeros where there is none. Row 0: none."""
+
+    type: Tensor
+    text: Tensor
+    query_text: Tensor
+
+
 class Parts(NamedTuple):
     """Encoded once a step: item parts [1 + i, d] (row 0: a search, no item), query parts [1 + q, d] (row 0: none)."""
 
+    item: Tensor
+    query: Tensor
+    frozen: Frozen | None = None
+
+
+class Targets(NamedTuple):
+    """Candidates: vectors [t, c, d] (item part + query part), rows [t, c] of the item and query parts."""
+
+    vector: Tensor
     item: Tensor
     query: Tensor
 

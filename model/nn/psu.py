@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.nn.backbone import Backbone
-from model.nn.inputs import History, Parts, Seen
+from model.nn.inputs import History, Parts, Seen, Targets
 
 TEMPERATURE = 0.1
 
@@ -26,7 +26,7 @@ class PSU(nn.Module):
     def score(self, items: Tensor, queries: Tensor, history: History, parts: Parts, seen: Seen) -> Tensor:
         """Scores [t, c] of candidate pairs, rows items [t, c] and queries [t, c] of the parts."""
         item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
-        found = self.backbone.interest(item + query, history, parts, seen)
+        found = self.backbone.interest(Targets(item + query, items, queries), history, parts, seen)
         features = torch.cat([found.vector, item, found.vector * item, found.mass], -1)
         scores: Tensor = self.head(features) + self.direct(found.mass)
         return scores.squeeze(-1)

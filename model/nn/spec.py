@@ -21,6 +21,8 @@ class Spec:
     token_rows: int
     text_width: int
     image_width: int
+    history: int = 0  # the newest behaviours that exist for the model; 0: all
+    without: str = ""
 
     def backbone(self) -> Backbone:
         """A new backbone."""
@@ -35,6 +37,8 @@ class Spec:
             self.token_rows,
             self.text_width,
             self.image_width,
+            self.history,
+            self.without,
         )
 
     def psu(self) -> PSU:

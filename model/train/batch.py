@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.nn.backbone import Backbone
+from model.nn.backbone import OWN, Backbone
 from model.nn.inputs import History, Parts, Seen
 from model.train.dataset import Dataset
 from model.train.moments import Moments
@@ -58,6 +58,9 @@ def prepare(
     at = np.concatenate([np.arange(starts[m.user], starts[m.user] + n) for m, n in zip(moments, lengths, strict=True)])
     begins = np.cumsum([0, *lengths[:-1]])
     begin = np.repeat(begins, [len(m.prefix) for m in moments])
+    end = begin + np.concatenate([m.prefix for m in moments])
+    if backbone.history:
+        begin = np.maximum(begin, end - backbone.history)
     items, queries = _stack([m.items for m in moments], 0), _stack([m.queries for m in moments], 0)
     item_rows, query_rows = _distinct(dataset.item_rows[at], items), _distinct(dataset.query_rows[at], queries)
     inputs = dataset.item_inputs(item_rows, vocabulary)
@@ -72,11 +75,14 @@ def prepare(
     )
     seen = Seen(
         torch.from_numpy(begin),
-        torch.from_numpy(begin + np.concatenate([m.prefix for m in moments])),
+        torch.from_numpy(end),
         torch.from_numpy(np.concatenate([m.now for m in moments])),
     )
+    parts = backbone.parts(inputs, torch.from_numpy(dataset.tokens[query_rows - 1]))
+    if backbone.search not in OWN:
+        parts = parts._replace(frozen=dataset.frozen(item_rows, query_rows))
     return Step(
-        backbone.parts(inputs, torch.from_numpy(dataset.tokens[query_rows - 1])),
+        parts,
         history,
         seen,
         _local(item_rows, items),

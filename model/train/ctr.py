@@ -48,7 +48,7 @@ def finetune(
     dataset = load(home, windows.t2, config.model)
     rows = vocabulary(dataset, windows.t2, config.train)
     torch.manual_seed(seed)
-    spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES[search])
+    spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
     model = spec.click(config.train.dropout)
     report: dict[str, list[str]] = {"restored": [], "new": sorted(model.state_dict()), "unused": []}
     if psu is not None:

@@ -39,6 +39,8 @@ def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") ->
         model.token_rows,
         dataset.text_width,
         dataset.image_width,
+        model.history,
+        model.without,
     )
 
 
