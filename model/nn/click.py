@@ -36,6 +36,7 @@ class ClickModel(nn.Module):
             nn.Linear(dim, 1),
         )
         self.direct = nn.Linear(plain, 1)
+        self.asked = nn.Linear(plain, 1)  # beside it: who searches weighs repeats and popularity differently
         self.item_bias = nn.Embedding(id_rows, 1, sparse=True)
         self.source = nn.Parameter(torch.full((2,), -3.0))  # a click is rare
         self.position = nn.Parameter(torch.zeros(POSITIONS))
@@ -44,7 +45,8 @@ class ClickModel(nn.Module):
             self.direct.weight.zero_()
             self.direct.weight[0, masses + 1 : -POPULARITY - 2] = 0.3
             self.direct.weight[0, -POPULARITY:] = 0.15
-            self.head[-1].weight.zero_()  # type: ignore[operator]
+            for weight in (self.head[-1].weight, self.asked.weight, self.asked.bias):
+                weight.zero_()  # type: ignore[operator]
 
     def combine(
         self,
@@ -52,6 +54,7 @@ class ClickModel(nn.Module):
         recent: Interest,
         item: Tensor,
         query: Tensor,
+        searched: Tensor,
         again: Tensor,
         popularity: Tensor,
         bias: Tensor,
@@ -59,13 +62,14 @@ class ClickModel(nn.Module):
     ) -> Tensor:
         """Log-odds [t, c] before offsets of source and position.
 
-        item, query: parts [t, c, d]; again: repeats [t, c, 6]; popularity [t, c, 3]; bias [t, c]; about: context [t, 6].
+        item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; again: repeats [t, c, 6]; popularity [t, c, 3]; bias [t, c]; about: context [t, 6].
         """
         relevance = F.cosine_similarity(item, query, dim=-1).unsqueeze(-1)  # what the PSU's third objective trained
         plain = torch.cat([long.mass, recent.mass, relevance, again, popularity], -1)
         about = about.unsqueeze(1).expand(-1, item.shape[1], -1)
         vectors = torch.cat([long.vector, recent.vector, item, query, long.vector * item, recent.vector * item], -1)
         scores: Tensor = self.head(torch.cat([self.dropout(vectors), plain, about], -1)) + self.direct(plain)
+        scores = scores + searched.unsqueeze(-1) * self.asked(plain)
         return scores.squeeze(-1) + bias
 
     def offset(self, source: Tensor, position: Tensor) -> Tensor:
@@ -90,7 +94,8 @@ class ClickModel(nn.Module):
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
         again = repeats(history, seen, items, len(parts.item))
         bias = self.item_bias(bias_rows).squeeze(-1)
-        return self.combine(long, recent, item, query, again, popularity, bias, context(history, seen))
+        searched, about = (queries > 0).float(), context(history, seen)
+        return self.combine(long, recent, item, query, searched, again, popularity, bias, about)
 
 
 def restore(model: ClickModel, pretrained: dict[str, Tensor]) -> dict[str, list[str]]:

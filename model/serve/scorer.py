@@ -146,7 +146,8 @@ class Scorer:
             again = repeats(history, seen, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
             plain = torch.from_numpy(items.popularity[rows]).unsqueeze(0), torch.from_numpy(items.bias[rows]).unsqueeze(0)
             about = context(history, seen)
-            odds = model.combine(long, recent, item_part, query_part, again, *plain, about)[0].numpy().astype(np.float64)
+            searched = torch.full(item_part.shape[:2], float(asked[0] != 0))
+            odds = model.combine(long, recent, item_part, query_part, searched, again, *plain, about)[0].numpy().astype(np.float64)
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         known = items.known[rows]
         answer = Answer(

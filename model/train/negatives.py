@@ -68,16 +68,18 @@ class Negatives:
         return found
 
     def mixed(self, rng: np.random.Generator, at: Ints, n: int, searching: NDArray[np.bool_]) -> Ints:
-        """Rows [t, n] for targets `at` [t]: none of their sessions; half of the same type where it was searched for.
+        """Rows [t, n] for targets `at` [t], none of their sessions; 0 where a type has too few.
 
-        A quarter comes from the user's own past, the rest by popularity.
+        Where it was searched for, all are of the target's type, each as likely: what a search shows. Else an eighth is of
+        its type, a quarter from the user's own past, and the rest is drawn by popularity.
         """
-        kin, own = self.kin(rng, self._dataset.item_rows[at], n // 2), self.past(rng, at, n // 4)
+        kin, own = self.kin(rng, self._dataset.item_rows[at], 2 * n), self.past(rng, at, n // 4)
         kin[:, n // 8 :] *= searching[:, None]
+        own *= ~searching[:, None]
         special = np.sort(np.concatenate([kin, own], 1), 1)
         special[:, 1:] *= special[:, 1:] != special[:, :-1]  # each once
-        drawn = np.concatenate([special, self.popular(rng, len(at), n)], 1)
+        special = rng.permuted(special, axis=1)
+        drawn = np.concatenate([special, self.popular(rng, len(at), n) * ~searching[:, None]], 1)
         bad = (drawn == 0) | self.met(at, drawn)
-        chosen = np.take_along_axis(drawn, np.argsort(bad, 1, kind="stable")[:, :n], 1)
-        chosen[np.take_along_axis(bad, np.argsort(bad, 1, kind="stable")[:, :n], 1)] = 0
-        return chosen
+        order = np.argsort(bad, 1, kind="stable")[:, :n]
+        return np.where(np.take_along_axis(bad, order, 1), 0, np.take_along_axis(drawn, order, 1))
