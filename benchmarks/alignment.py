@@ -68,7 +68,7 @@ def fit(encoder: ItemEncoder, catalogue: Contents, rows: Ints, titles: Sequence[
     rng, train = np.random.default_rng(seed), TrainConfig()
     names = np.array(titles)
     place = np.arange(1, len(rows) + 1)
-    optimiser = Optimiser(encoder, train.lr, train.table_lr, epochs * -(-len(rows) // BATCH))
+    optimiser = Optimiser(encoder, train.lr, train.table_lr, train.decay, epochs * -(-len(rows) // BATCH))
     losses: list[float] = []
     for _ in range(epochs):
         order, losses = rng.permutation(len(rows)), []

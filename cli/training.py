@@ -116,33 +116,6 @@ def codebooks_build(
 
 
 @app.command()
-def evaluate(
-    checkpoints: Annotated[list[str], typer.Argument(help="name=folder of each checkpoint to compare.")],
-    t1: Date = None,
-    t2: Date = None,
-    t3: Date = None,
-    end: Date = None,
-    config: Configuration = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Compare checkpoints, popularity and the user's own frequency on the same later events."""
-    from model.config import Config
-    from model.train.evaluate import evaluate as compare
-
-    named = {}
-    for text in checkpoints:
-        name, _, folder = text.rpartition("=")
-        named[name or Path(folder).name] = folder
-    windows = windows_from(t1, t2, t3, end)
-    found = compare(settings().home, checkpoints=named, windows=windows, config=Config.load(config), seed=seed)
-    out = Output(as_json)
-    columns = ("name", "mode", "gauc", "gauc_lo", "gauc_hi", "ndcg10", "logloss")
-    out.table(columns, [[f"{m[c]:.4f}" if isinstance(m[c], float) else m[c] for c in columns] for m in found["methods"]])
-    out.result(found)
-
-
-@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a fine-tuned checkpoint.", exists=True)],
     codebooks: Annotated[str | None, typer.Option(help="Codebooks version; the current one if absent.")] = None,
