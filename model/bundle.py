@@ -2,7 +2,7 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,parts,codes,bias}.npy     the catalogue, encoded; mapped into memory, shared between processes
+    items.{ids,parts,codes,bias,popularity}.npy     the catalogue, encoded; mapped into memory, shared between processes
     queries.{ids,parts,codes}.npy        the known queries
     codebooks.npz          product quantisers of the parts
     MODEL_CARD.md          for people
@@ -25,19 +25,21 @@ from model.nn.click import ClickModel
 from model.nn.spec import Spec
 from model.search.codebooks import Codebooks
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 FEATURE_SERVICE = "ctr_v1"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded entities: ids [n] sorted; parts [n + 1, d] and codes [n + 1, s] with row 0 for "none"; bias [n + 1]."""
+    """Encoded entities: ids [n] sorted; parts [n + 1, d] and codes [n + 1, s] with row 0 for "none"; bias [n + 1];
+    popularity [n + 1, 3] as of the export (model.nn.features)."""
 
     ids: NDArray[np.uint64]
     parts: NDArray[np.float32]
     codes: NDArray[np.uint8]
     bias: NDArray[np.float32]
+    popularity: NDArray[np.float32]
 
     def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of ids (any shape): 0 for id 0 ("none"), -1 for one that the table does not know."""

@@ -50,6 +50,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     headers: Mapping[str, bytes]
     timestamp_ms: int = 0
     """When the broker took it; 0: unknown."""
+    problem: Invalid | None = None
+    """What its reader found wrong already: a row of a file that makes no event."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +131,8 @@ def build(kind: str, data: dict[str, Any], time_ms: int, source: str, event_id: 
 
 def parse(message: Message, now_ms: int | None = None) -> Event:
     """The event in a message; Invalid for everything that is wrong with it."""
+    if found := message.problem:  # a new one: what is raised refers to its frames, which refer to the message
+        raise Invalid(found.field, found.value, found.reason)
     headers, body = message.headers, message.value
     kind = _KINDS.get(headers.get("ce_type") or b"")
     if kind is None:

@@ -18,10 +18,10 @@ from features.settings import settings
 from features.state import Pairing
 from model.bundle import Bundle, Table
 from model.compute import tune
-from model.nn.attention import gap_buckets
-from model.nn.backbone import History, Interest
-from model.nn.click import context, repeats
+from model.nn.backbone import last
 from model.nn.content import contents, text_encoder, tokens
+from model.nn.features import context, repeats
+from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.search.choose import search
 from model.search.exact import Keys
@@ -67,12 +67,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Parts of distinct entities [n, d] with their codes [n, s] and biases [n]; row 0 stands for "none"."""
+    """Parts of distinct entities [n, d] with codes [n, s], biases [n], popularity [n, 3]; row 0 stands for "none"."""
 
     ids: NDArray[np.uint64]
     parts: Floats
     codes: NDArray[np.uint8]
     bias: Floats
+    popularity: Floats
     known: NDArray[np.bool_]
 
     def rows(self, ids: NDArray[np.uint64]) -> Ints:
@@ -120,28 +121,32 @@ class Scorer:
         queries = self._queries(np.unique(np.concatenate([[np.uint64(0)], records["query"], asked])), query)
         clock.lap("encode")
         rows = items.rows(ids)
-        item_part = torch.from_numpy(items.parts[rows]).unsqueeze(0)
-        query_part = torch.from_numpy(queries.parts[queries.rows(asked)]).expand_as(item_part)
+        parts = Parts(torch.from_numpy(items.parts), torch.from_numpy(queries.parts))
+        item_part = parts.item[rows].unsqueeze(0)
+        query_part = parts.query[queries.rows(asked)].expand_as(item_part)
         target = item_part + query_part
-        keys, gaps = self._keys(records, items, queries, time_ms)
+        history = History(
+            torch.from_numpy(items.rows(records["item"])),
+            torch.from_numpy(queries.rows(records["query"])),
+            torch.from_numpy(records["time"].astype(np.int64)),
+            torch.from_numpy(records["kind"].astype(np.int64)),
+        )
+        seen = Seen.of_one(torch.tensor([len(records)]), torch.tensor([time_ms]))
+        model, attention = self._model, self._model.backbone.attention
         with torch.inference_mode():
-            folded = self._model.backbone.attention.fold(target[0]).numpy()
-            books, k = self._bundle.codebooks, self._retrieved(len(records))
-            found = np.array(search(folded, keys, k, books, self._method))
-            clock.lap("search")
-            long = self._attend(target, keys, found, gaps, records)
-            recent = self._recent(target, keys, gaps, records)
-            history = History(
-                torch.from_numpy(keys.item_rows),
-                torch.from_numpy(keys.query_rows),
-                torch.from_numpy(records["time"].astype(np.int64)),
-                torch.from_numpy(records["kind"].astype(np.int64)),
+            folded = attention.fold(target[0]).numpy()
+            bias = attention.bias((seen.now - history.time).clamp(min=0), history.kind).numpy()
+            keys = Keys(
+                items.parts, history.item.numpy(), queries.parts, history.query.numpy(), bias, items.codes, queries.codes
             )
-            prefix, now = torch.tensor([len(records)]), torch.tensor([time_ms])
-            about = context(now, history.time[-1:] if len(records) else now, prefix)
-            bias = torch.from_numpy(items.bias[rows]).unsqueeze(0)
-            again = repeats(history, prefix, now, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
-            odds = self._model.combine(long, recent, item_part, query_part, again, bias, about)[0].numpy().astype(np.float64)
+            found = np.array(search(folded, keys, self._retrieved(len(records)), self._bundle.codebooks, self._method))
+            clock.lap("search")
+            long = attention(target, parts, history, seen, torch.from_numpy(found.astype(np.int32)))
+            recent = model.recent(target, parts, history, seen, last(seen, model.backbone.recent))
+            again = repeats(history, seen, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
+            plain = torch.from_numpy(items.popularity[rows]).unsqueeze(0), torch.from_numpy(items.bias[rows]).unsqueeze(0)
+            about = context(history, seen)
+            odds = model.combine(long, recent, item_part, query_part, again, *plain, about)[0].numpy().astype(np.float64)
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         known = items.known[rows]
         answer = Answer(
@@ -238,36 +243,9 @@ class Scorer:
         found.codes[cold] = self._bundle.codebooks.query.encode(parts)
         return found
 
-    def _keys(self, records: Records, items: Encoded, queries: Encoded, now: int) -> tuple[Keys, torch.Tensor]:
-        """The history to search, with the GSU's bias as of now, and the gap bucket [l] of each behaviour."""
-        gaps = gap_buckets(torch.from_numpy(now - records["time"].astype(np.int64)).clamp(min=0))
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))
-        with torch.inference_mode():
-            bias = self._model.backbone.attention.bias(gaps.unsqueeze(0), kinds).mean(0)[0].numpy()
-        item_rows, query_rows = items.rows(records["item"]), queries.rows(records["query"])
-        return Keys(items.parts, item_rows, queries.parts, query_rows, bias, items.codes, queries.codes), gaps
-
     def _retrieved(self, length: int) -> int:
         spec = self._bundle.spec
         return spec.retrieved if spec.search == "topk" else length
-
-    def _attend(self, target: torch.Tensor, keys: Keys, found: Ints, gaps: torch.Tensor, records: Records) -> Interest:
-        """The ESU over what each candidate retrieved [c, k]: targets [1, c, d]."""
-        attention = self._model.backbone.attention
-        gathered = torch.from_numpy(keys.gather(found)).unsqueeze(0)
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))
-        place = torch.from_numpy(found)
-        bias = (attention.gap_bias[:, gaps] + attention.kind_bias[:, kinds])[:, place].permute(1, 0, 2).unsqueeze(0)
-        return Interest(*attention(target, gathered, bias, torch.ones(1, *found.shape, dtype=torch.bool)))
-
-    def _recent(self, target: torch.Tensor, keys: Keys, gaps: torch.Tensor, records: Records) -> Interest:
-        """The most recent behaviours, the same for all candidates."""
-        attention = self._model.recent
-        last = np.arange(max(0, len(records) - self._bundle.spec.recent), len(records))
-        shared = torch.from_numpy(keys.gather(last))
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))[last]
-        bias = attention.bias(gaps[last].unsqueeze(0), kinds).permute(1, 0, 2).unsqueeze(1)
-        return Interest(*attention(target, shared, bias, torch.ones(1, 1, len(last), dtype=torch.bool)))
 
     def _explain(self, records: Records, found: Ints, weights: Floats, candidate: str, now: int) -> dict[str, Any]:
         try:
@@ -293,4 +271,4 @@ class _Clock:
 def _take(table: Table, ids: NDArray[np.uint64], rows: Ints) -> Encoded:
     """Rows of a table, copied; those of unknown ids (row -1) are to be filled in. Id 0 is known only as "none"."""
     here = np.maximum(rows, 0)
-    return Encoded(ids, table.parts[here], table.codes[here], table.bias[here], rows > 0)
+    return Encoded(ids, table.parts[here], table.codes[here], table.bias[here], table.popularity[here], rows > 0)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, Windows
-from model.nn.attention import gap_buckets
 from model.nn.backbone import Backbone
 from model.search.choose import recall
 from model.search.codebooks import Codebooks, Floats, fit
@@ -61,19 +60,14 @@ def held_out_recall(
         length = len(history.time) - 8
         if length <= over * k:
             continue
-        bias = _bias(backbone, history.time[:length], history.kind[:length], history.time[length])
+        with torch.no_grad():
+            bias = backbone.attention.bias(history.time[length] - history.time[:length], history.kind[:length]).numpy()
         keys = Keys(item_parts, history.item[:length].numpy(), query_parts, history.query[:length].numpy(), bias, *codes)
         targets = item_parts[history.item[length:].numpy()] + query_parts[history.query[length:].numpy()]
         with torch.no_grad():
             folded = backbone.attention.fold(torch.from_numpy(targets)).numpy()
         found.append(recall(folded, keys, k, books, over))
     return float(np.mean(found)) if found else float("nan")
-
-
-def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch.Tensor) -> Floats:
-    with torch.no_grad():
-        bias: Floats = backbone.attention.bias(gap_buckets(now - time).unsqueeze(0), kind).mean(0)[0].numpy()
-    return bias
 
 
 def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:

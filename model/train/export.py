@@ -14,10 +14,12 @@ from features.publish import path, publish
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
+from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
 from model.train.codebooks import encode_all, held_out_recall, population
 from model.train.dataset import load
+from model.train.popularity import Popularity
 
 
 def export(
@@ -48,9 +50,11 @@ def export(
     books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed)
     recall = held_out_recall(model.backbone, dataset, item_parts, query_parts, books, found.spec.retrieved)
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
-    items = bundle.Table(dataset.item_ids, item_parts, books.item.encode(item_parts), bias)
-    zeros = np.zeros(len(query_parts), np.float32)
-    queries = bundle.Table(dataset.query_ids, query_parts, books.query.encode(query_parts), zeros)
+    everything = np.arange(len(item_parts))
+    popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
+    items = bundle.Table(dataset.item_ids, item_parts, books.item.encode(item_parts), bias, popularity)
+    zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
+    queries = bundle.Table(dataset.query_ids, query_parts, books.query.encode(query_parts), zeros[:, 0], zeros)
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
