@@ -95,14 +95,18 @@ def codebooks_build(
     as_json: Json = False,
 ) -> None:
     """Fit product quantisers on a PSU's item and query parts; recall on held-out users by code size."""
-    from features.publish import current
+    from features.publish import current, path
+    from model.config import Config
+    from model.train import checkpoint
     from model.train.codebooks import build
 
     home = settings().home
     version = psu or current(home / "psu")
     if version is None:
         raise SeminarError("psu version", "", "is not published yet", "run `seminar train psu` first")
-    found = build(home, psu=version, windows=windows_from(t1, t2, t3, end))
+    # The PSU's own settings: another text encoder would give vectors of another width.
+    config = Config.load(checkpoint.read(path(home / "psu", version)).facts["config"])
+    found = build(home, psu=version, windows=windows_from(t1, t2, t3, end), config=config)
     out = Output(as_json)
     out.table(
         ["bits", "recall", "scan alone"],

