@@ -62,7 +62,8 @@ class ClickModel(nn.Module):
     ) -> Tensor:
         """Log-odds [t, c] before offsets of source and position.
 
-        item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; again: repeats [t, c, 6]; popularity [t, c, 3]; bias [t, c]; about: context [t, 6].
+        item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; again: repeats [t, c, 6]; popularity
+        [t, c, 3]; bias [t, c]; about: context [t, 6].
         """
         relevance = F.cosine_similarity(item, query, dim=-1).unsqueeze(-1)  # what the PSU's third objective trained
         plain = torch.cat([long.mass, recent.mass, relevance, again, popularity], -1)

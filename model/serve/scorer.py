@@ -147,7 +147,11 @@ class Scorer:
             plain = torch.from_numpy(items.popularity[rows]).unsqueeze(0), torch.from_numpy(items.bias[rows]).unsqueeze(0)
             about = context(history, seen)
             searched = torch.full(item_part.shape[:2], float(asked[0] != 0))
-            odds = model.combine(long, recent, item_part, query_part, searched, again, *plain, about)[0].numpy().astype(np.float64)
+            odds = (
+                model.combine(long, recent, item_part, query_part, searched, again, *plain, about)[0]
+                .numpy()
+                .astype(np.float64)
+            )
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         known = items.known[rows]
         answer = Answer(

@@ -28,23 +28,15 @@ class Negatives:
         starts = np.repeat(dataset.histories.offsets[:-1], np.diff(dataset.histories.offsets))
         self._session = starts + dataset.basket_starts
         self._width = len(dataset.item_ids) + 1
+        owners = np.repeat(np.arange(len(dataset.histories.user_ids)), np.diff(dataset.histories.offsets))
+        known = np.flatnonzero(dataset.item_rows > 0)
+        _, first = np.unique(owners[known] * self._width + dataset.item_rows[known], return_index=True)
+        self._firsts = np.sort(known[first])  # the place of each user's first browse of each item
         self._met = np.unique(self._session * self._width + dataset.item_rows)
 
     def popular(self, rng: np.random.Generator, *shape: int) -> Ints:
         """Rows (any shape) by popularity."""
         return np.searchsorted(self._cumulative, rng.random(shape)).clip(max=len(self._cumulative) - 1)
-
-    def alike(self, rng: np.random.Generator, row: int, n: int) -> Ints:
-        """Rows [<= n], distinct, of the same type."""
-        code = int(self._dataset.types[row]) + 1
-        rows = self._of_type[self._first[code] : self._last[code]]
-        return rng.choice(rows, min(n, len(rows)), replace=False) if len(rows) else rows
-
-    def own(self, rng: np.random.Generator, user: int, prefix: int, n: int) -> Ints:
-        """Rows [<= n], distinct, of what the user browsed before."""
-        start = self._dataset.histories.offsets[user]
-        past = self._dataset.item_rows[start : start + prefix]
-        return np.unique(rng.choice(past, min(4 * n, len(past))))[:n] if len(past) and n else np.zeros(0, np.int64)
 
     def kin(self, rng: np.random.Generator, rows: Ints, n: int) -> Ints:
         """Rows [t, n] of the same types as rows [t]; 0 where a type has none."""
@@ -54,11 +46,21 @@ class Negatives:
         return np.where((last > first)[:, None], found, 0)
 
     def past(self, rng: np.random.Generator, at: Ints, n: int) -> Ints:
-        """Rows [t, n] of what the users of targets `at` [t] (places in the records) browsed before; 0 for a search."""
-        begin = self._session[at] - self._dataset.basket_starts[at]
-        length = self._dataset.basket_starts[at]
-        place = begin[:, None] + (rng.random((len(at), n)) * length[:, None]).astype(np.int64)
-        return np.where((length > 0)[:, None], self._dataset.item_rows[place], 0)
+        """Rows [t, n] of what the users of targets `at` [t] (places in the records) browsed before; 0 where that fails.
+
+        Each earlier item is as likely, however often it was browsed: the place of a first browse is drawn. Drawn by
+        browses, what a user browses often would be its most frequent negative, and a model would learn to avoid it.
+        """
+        owner = np.searchsorted(self._dataset.histories.offsets, at, "right") - 1
+        begin = self._dataset.histories.offsets[owner]
+        first, last = np.searchsorted(self._firsts, begin), np.searchsorted(self._firsts, self._session[at])
+        place = first[:, None] + (rng.random((len(at), n)) * (last - first)[:, None]).astype(np.int64)
+        some = (last > first)[:, None]
+        return (
+            np.where(some, self._dataset.item_rows[self._firsts[np.where(some, place, 0)]], 0)
+            if len(self._firsts)
+            else place * 0
+        )
 
     def met(self, at: Ints, rows: Ints) -> NDArray[np.bool_]:
         """Which of rows [t, n] belong to the sessions of targets `at` [t]."""
