@@ -24,7 +24,7 @@ from model.nn.click import context, repeats
 from model.nn.content import contents, text_encoder, tokens
 from model.nn.modalities import ItemInputs
 from model.search.choose import search
-from model.search.exact import Keys
+from model.search.keys import Keys, Parts, Rows
 from model.serve.explain import explain
 
 Floats = NDArray[np.float32]
@@ -67,17 +67,24 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Parts of distinct entities [n, d] with their codes [n, s] and biases [n]; row 0 stands for "none"."""
+    """Parts of the table and of m entities that it does not know; rows [n] of the ids that were asked for.
 
-    ids: NDArray[np.uint64]
-    parts: Floats
-    codes: NDArray[np.uint8]
-    bias: Floats
+    known [m] and bias [m] are those of the m.
+    """
+
+    table: Table
+    parts: Parts
+    rows: Rows
     known: NDArray[np.bool_]
+    bias: Floats
 
-    def rows(self, ids: NDArray[np.uint64]) -> Ints:
-        """Rows of ids, all of which are here."""
-        return np.searchsorted(self.ids, ids)
+    def of(self, rows: Rows) -> tuple[NDArray[np.bool_], Floats]:
+        """Whether entities of rows [c] are known, by the table or from Feast, and their biases [c]."""
+        size = len(self.table.bias)
+        known, bias = rows > 0, self.table.bias[np.minimum(rows, size - 1)]
+        late = rows >= size
+        known[late], bias[late] = self.known[rows[late] - size], self.bias[rows[late] - size]
+        return known, bias
 
 
 class Scorer:
@@ -116,34 +123,35 @@ class Scorer:
         clock.lap("sequence")
         ids = np.array([entity_id(key) for key in candidates], np.uint64)
         asked = np.array([entity_id(query_text(query)) if query and query.strip() else 0], np.uint64)
-        items = self._items(np.unique(np.concatenate([[np.uint64(0)], records["item"], ids])))
-        queries = self._queries(np.unique(np.concatenate([[np.uint64(0)], records["query"], asked])), query)
+        items = self._items(np.concatenate([records["item"], ids]))
+        queries = self._queries(np.concatenate([records["query"], asked]), query)
         clock.lap("encode")
-        rows = items.rows(ids)
-        item_part = torch.from_numpy(items.parts[rows]).unsqueeze(0)
-        query_part = torch.from_numpy(queries.parts[queries.rows(asked)]).expand_as(item_part)
+        rows = items.rows[len(records) :]
+        known, item_bias = items.of(rows)
+        item_part = torch.from_numpy(items.parts.take(rows)).unsqueeze(0)
+        query_part = torch.from_numpy(queries.parts.take(queries.rows[len(records) :])).expand_as(item_part)
         target = item_part + query_part
         keys, gaps = self._keys(records, items, queries, time_ms)
         with torch.inference_mode():
             folded = self._model.backbone.attention.fold(target[0]).numpy()
             books, k = self._bundle.codebooks, self._retrieved(len(records))
-            found = np.array(search(folded, keys, k, books, self._method))
+            found = search(folded, keys, k, books, self._method).astype(np.int64)
             clock.lap("search")
             long = self._attend(target, keys, found, gaps, records)
             recent = self._recent(target, keys, gaps, records)
+            seen, asked_rows = _compact(keys.item_rows, rows)
             history = History(
-                torch.from_numpy(keys.item_rows),
-                torch.from_numpy(keys.query_rows),
+                torch.from_numpy(seen),
+                torch.from_numpy(keys.query_rows.astype(np.int64)),
                 torch.from_numpy(records["time"].astype(np.int64)),
                 torch.from_numpy(records["kind"].astype(np.int64)),
             )
             prefix, now = torch.tensor([len(records)]), torch.tensor([time_ms])
             about = context(now, history.time[-1:] if len(records) else now, prefix)
-            bias = torch.from_numpy(items.bias[rows]).unsqueeze(0)
-            again = repeats(history, prefix, now, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
+            bias = torch.from_numpy(item_bias).unsqueeze(0)
+            again = repeats(history, prefix, now, torch.from_numpy(asked_rows).unsqueeze(0), 1 + len(rows))
             odds = self._model.combine(long, recent, item_part, query_part, again, bias, about)[0].numpy().astype(np.float64)
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
-        known = items.known[rows]
         answer = Answer(
             self.version,
             user,
@@ -184,19 +192,14 @@ class Scorer:
     def _items(self, ids: NDArray[np.uint64]) -> Encoded:
         """Parts of items: from the table, or from Feast content with the bundle's encoders for those it does not know."""
         table = self._bundle.items
-        rows = table.rows(ids)
-        found = _take(table, ids, rows)
-        cold = np.flatnonzero(rows < 0)
+        rows, cold = _cold(table, ids)
         if not len(cold):
-            return found
-        content = self._content(ids[cold])
+            return Encoded(table, Parts(table.coded), rows, np.empty(0, bool), np.empty(0, np.float32))
+        known, inputs = self._content(cold)
         with torch.inference_mode():
-            parts = self._model.backbone.items(content[1]).numpy()
-        found.parts[cold] = parts
-        found.codes[cold] = self._bundle.codebooks.item.encode(parts)
-        found.bias[cold] = float(self._model.item_bias.weight.detach()[0, 0])
-        found.known[cold] = content[0]
-        return found
+            coded = self._bundle.codebooks.code_items(self._model.backbone.items(inputs).numpy())
+        bias = np.full(len(cold), float(self._model.item_bias.weight.detach()[0, 0]), np.float32)
+        return Encoded(table, Parts(table.coded, coded), rows, known, bias)
 
     def _content(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], ItemInputs]:
         try:
@@ -219,24 +222,20 @@ class Scorer:
     def _queries(self, ids: NDArray[np.uint64], asked: str | None) -> Encoded:
         """Parts of queries: from the table, or from their words for those that no model has seen."""
         table = self._bundle.queries
-        rows = table.rows(ids)
-        found = _take(table, ids, rows)
-        cold = np.flatnonzero(rows < 0)
+        rows, cold = _cold(table, ids)
         if not len(cold):
-            return found
+            return Encoded(table, Parts(table.coded), rows, np.empty(0, bool), np.empty(0, np.float32))
         own = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
-        elsewhere = [int(i) for i in ids[cold] if int(i) not in own]
+        elsewhere = [int(i) for i in cold if int(i) not in own]
         try:
             texts = dict(zip(elsewhere, self._online.queries(elsewhere), strict=True))
         except Exception:  # the store is away: behaviours of unknown queries count as without one
             texts = {}
-        words = [own.get(int(i)) or texts.get(int(i)) or "" for i in ids[cold]]
+        words = [own.get(int(i)) or texts.get(int(i)) or "" for i in cold]
         with torch.inference_mode():
             hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
-            parts = self._model.backbone.queries(torch.from_numpy(hashed)).numpy()
-        found.parts[cold] = parts
-        found.codes[cold] = self._bundle.codebooks.query.encode(parts)
-        return found
+            coded = self._bundle.codebooks.code_queries(self._model.backbone.queries(torch.from_numpy(hashed)).numpy())
+        return Encoded(table, Parts(table.coded, coded), rows, np.ones(len(cold), bool), np.zeros(len(cold), np.float32))
 
     def _keys(self, records: Records, items: Encoded, queries: Encoded, now: int) -> tuple[Keys, torch.Tensor]:
         """The history to search, with the GSU's bias as of now, and the gap bucket [l] of each behaviour."""
@@ -244,8 +243,8 @@ class Scorer:
         kinds = torch.from_numpy(records["kind"].astype(np.int64))
         with torch.inference_mode():
             bias = self._model.backbone.attention.bias(gaps.unsqueeze(0), kinds).mean(0)[0].numpy()
-        item_rows, query_rows = items.rows(records["item"]), queries.rows(records["query"])
-        return Keys(items.parts, item_rows, queries.parts, query_rows, bias, items.codes, queries.codes), gaps
+        length = len(records)
+        return Keys(items.parts, items.rows[:length], queries.parts, queries.rows[:length], bias), gaps
 
     def _retrieved(self, length: int) -> int:
         spec = self._bundle.spec
@@ -290,7 +289,19 @@ class _Clock:
         return time.perf_counter() - self._begin
 
 
-def _take(table: Table, ids: NDArray[np.uint64], rows: Ints) -> Encoded:
-    """Rows of a table, copied; those of unknown ids (row -1) are to be filled in. Id 0 is known only as "none"."""
-    here = np.maximum(rows, 0)
-    return Encoded(ids, table.parts[here], table.codes[here], table.bias[here], rows > 0)
+def _cold(table: Table, ids: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.uint64]]:
+    """Rows [n] of ids, and the distinct ids [m] that the table does not know: theirs are the rows after its own."""
+    rows = table.rows(ids)
+    late = np.flatnonzero(rows < 0)
+    cold, place = np.unique(ids[late], return_inverse=True)
+    rows[late] = len(table.parts) + place
+    return rows, cold
+
+
+def _compact(history: Rows, candidates: Rows) -> tuple[Ints, Ints]:
+    """Both renumbered [l] and [c]: candidates from 1 on, and 0 for what is none of them."""
+    distinct, place = np.unique(candidates, return_inverse=True)
+    if not len(distinct):
+        return np.zeros(len(history), np.int64), place
+    found = np.searchsorted(distinct, history).clip(max=len(distinct) - 1)
+    return np.where(distinct[found] == history, 1 + found, 0).astype(np.int64), (1 + place).astype(np.int64)

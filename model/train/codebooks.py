@@ -16,8 +16,8 @@ from model.config import Config, Windows
 from model.nn.attention import gap_buckets
 from model.nn.backbone import Backbone
 from model.search.choose import recall
-from model.search.codebooks import Codebooks, Floats, fit
-from model.search.exact import Keys
+from model.search.codebooks import Codebooks, fit
+from model.search.keys import Coded, Floats, Keys, Parts
 from model.search.pq import OVER
 from model.train import checkpoint
 from model.train.dataset import Dataset, load
@@ -25,8 +25,16 @@ from model.train.dataset import Dataset, load
 log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 
-SIZES = ((4, 4), (8, 8), (16, 8), (32, 16))
-"""Bytes of an item's and a query's code that are tried; together at most one cache line."""
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"item_bytes": 4, "query_bytes": 4, "sub_bits": 8, "opq": False},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": False},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 4, "opq": True},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": True},
+    {"item_bytes": 16, "query_bytes": 8, "sub_bits": 8, "opq": True},
+    {"item_bytes": 32, "query_bytes": 16, "sub_bits": 8, "opq": True},
+)
+"""Bytes of an item's and a query's code, bits a sub-vector, with a learned rotation or not; the smallest first. An item has
+its cell beside: at most one cache line."""
 ENOUGH = 0.95
 HELD_OUT = 10  # one user in ten trains no codebook
 
@@ -51,23 +59,25 @@ def population(dataset: Dataset, item_parts: Floats, query_parts: Floats, until_
 
 
 def held_out_recall(
-    backbone: Backbone, dataset: Dataset, item_parts: Floats, query_parts: Floats, books: Codebooks, k: int, over: int = OVER
-) -> float:
-    """Mean recall@k of held-out users' last targets: what the scan and rerank find of the exact top k."""
-    codes = books.item.encode(item_parts), books.query.encode(query_parts)
-    found = []
+    backbone: Backbone, dataset: Dataset, items: Coded, queries: Coded, books: Codebooks, k: int, over: int = OVER
+) -> dict[str, float]:
+    """Mean recall@k of held-out users' last targets, by search: what each finds of the exact top k."""
+    found: dict[str, list[float]] = {"pq": [], "cells": []}
     for user in range(0, len(dataset.histories.user_ids), HELD_OUT):
         history = dataset.history(user)
         length = len(history.time) - 8
         if length <= over * k:
             continue
         bias = _bias(backbone, history.time[:length], history.kind[:length], history.time[length])
-        keys = Keys(item_parts, history.item[:length].numpy(), query_parts, history.query[:length].numpy(), bias, *codes)
-        targets = item_parts[history.item[length:].numpy()] + query_parts[history.query[length:].numpy()]
+        rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
+        item_rows, query_rows = rows
+        keys = Keys(Parts(items), item_rows[:length], Parts(queries), query_rows[:length], bias)
+        targets = items.parts[item_rows[length:]] + queries.parts[query_rows[length:]]
         with torch.no_grad():
             folded = backbone.attention.fold(torch.from_numpy(targets)).numpy()
-        found.append(recall(folded, keys, k, books, over))
-    return float(np.mean(found)) if found else float("nan")
+        for method, values in found.items():
+            values.append(recall(folded, keys, k, books, method, over))
+    return {method: float(np.mean(values)) if values else float("nan") for method, values in found.items()}
 
 
 def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch.Tensor) -> Floats:
@@ -79,7 +89,8 @@ def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch
 def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:
     """Fit codebooks of several sizes on a PSU's parts, measure them on held-out users, publish the smallest good enough.
 
-    Returns {"version", "recall": [{"item_bytes", "query_bytes", "bits", "recall", "recall_scan"}], "chosen"}.
+    Returns {"version", "recall": [{"item_bytes", "query_bytes", "sub_bits", "opq", "bits", "recall", "recall_scan",
+    "recall_cells"}], "chosen"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
@@ -88,23 +99,18 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
     module = found.spec.psu()
     module.load_state_dict(found.weights)
     backbone = module.eval().backbone
-    parts = encode_all(backbone, dataset, found.vocabulary(dataset))
+    parts, spec = encode_all(backbone, dataset, found.vocabulary(dataset)), found.spec
     trained = population(dataset, *parts, windows.t1)
     rows, books = [], []
-    for item_bytes, query_bytes in SIZES:
-        fitted = fit(*trained, item_bytes, query_bytes, seed)
-        k = found.spec.retrieved
-        rows.append(
-            {
-                "item_bytes": item_bytes,
-                "query_bytes": query_bytes,
-                "bits": 8 * (item_bytes + query_bytes),
-                "recall": held_out_recall(backbone, dataset, *parts, fitted, k),
-                "recall_scan": held_out_recall(backbone, dataset, *parts, fitted, k, over=1),
-            }
-        )
+    for shape in SHAPES:
+        fitted = fit(*trained, shape["item_bytes"], shape["query_bytes"], seed, bits=shape["sub_bits"], opq=shape["opq"])
+        coded = fitted.code_items(parts[0]), fitted.code_queries(parts[1])
+        found_by, scan = (held_out_recall(backbone, dataset, *coded, fitted, spec.retrieved, over) for over in (OVER, 1))
+        bits = 8 * (shape["item_bytes"] + shape["query_bytes"])
+        row = {**shape, "bits": bits, "recall": found_by["pq"], "recall_scan": scan["pq"], "recall_cells": found_by["cells"]}
+        rows.append(row)
         books.append(fitted)
-        log.info("codebooks %s", rows[-1])
+        log.info("codebooks %s", row)
     chosen = next((i for i, row in enumerate(rows) if row["recall"] >= ENOUGH), len(rows) - 1)
     facts = {"psu": psu, "windows": windows.as_dates(), "seed": seed, "recall": rows, "chosen": rows[chosen]}
 

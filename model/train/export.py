@@ -45,12 +45,14 @@ def export(
     item_parts, query_parts = encode_all(model.eval().backbone, dataset, vocabulary)
     chosen = json.loads((path(home / "codebooks", codebooks) / "codebooks.json").read_text())["chosen"]
     trained = population(dataset, item_parts, query_parts, windows.t3)
-    books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed)
-    recall = held_out_recall(model.backbone, dataset, item_parts, query_parts, books, found.spec.retrieved)
+    shape = {"bits": chosen.get("sub_bits", 8), "opq": chosen.get("opq", False)}
+    books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed, **shape)
+    coded = books.code_items(item_parts), books.code_queries(query_parts)
+    recalls = held_out_recall(model.backbone, dataset, *coded, books, found.spec.retrieved)
+    recall = min(recalls["pq"], recalls["cells"])  # the gate reads the worse one
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
-    items = bundle.Table(dataset.item_ids, item_parts, books.item.encode(item_parts), bias)
-    zeros = np.zeros(len(query_parts), np.float32)
-    queries = bundle.Table(dataset.query_ids, query_parts, books.query.encode(query_parts), zeros)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], np.zeros(len(query_parts), np.float32))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
@@ -69,7 +71,7 @@ def export(
             "predicted_to_observed": calibration.get("predicted_to_observed"),
             "slope": calibration.get("slope"),
         },
-        "codes": {**chosen, "recall": recall},
+        "codes": {**chosen, "cells": len(books.coarse.centroids), **{f"recall_{way}": r for way, r in recalls.items()}},
         "lineage": {
             "psu": found.facts["psu"],
             "codebooks": codebooks,
