@@ -3,24 +3,26 @@
 Letters: t targets, c cells, l behaviours, d width, k retrieved. A part is the centroid of its cell plus a residual; under a
 folded query f its score is normal around the centroid's, with variance f' S f for the residuals' covariance S. So, before
 any part is read, the centroids' scores say where a target's k-th best score lies and how many of the k best each cell
-is expected to hold; cells that together hold less than LOSS of them are left out. What remains is scored cell by
+is expected to hold; cells that together hold less than a stated share of them are left out. What remains is scored cell by
 cell, for all targets that want the cell: a part is read once a request.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
 from model.search.coarse import Coarse
 from model.search.kernel import Best
-from model.search.keys import Floats, Rows
-from model.search.units import Units
+from model.search.keys import Floats, Keys, Rows
+from model.search.units import Units, units
 
-LOSS = 0.01
-"""Share of the k best that the cells left out are expected to hold."""
+LOSSES = (0.015, 0.007, 0.003, 0.001, 3e-4, 1e-4, 3e-5)
+"""Expected losses that are tried."""
+WANTED = 0.985
 AMPLE = 2
+_SUMS = {"reassoc", "nsz", "contract"}  # sums may be taken in any order
 _BINS, _STEP = 96, 0.25  # of the expected distribution of scores, in standard deviations
 
 
@@ -35,7 +37,7 @@ class Plan:
     work: float
 
 
-def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, queries: Floats, loss: float = LOSS) -> Plan:
+def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, queries: Floats) -> Plan:
     """Which cells folded queries [t, d] want; search [t, s] and queries [t, 1 + q] are the scores of units' other parts."""
     count, items = len(coarse.centroids), len(units.items)
     starts, bias, column = units.behaviours.starts, units.behaviours.bias, units.behaviours.query
@@ -44,20 +46,22 @@ def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, q
     of_cell = np.repeat(np.arange(count), np.diff(starts[units.cell_starts]))
     lift = np.bincount(of_cell, bias[:split], count).astype(np.float32) / np.maximum(held, 1)
     spread = float(bias[:split].var()) if split else 0.0
-    share = np.bincount(column[:split], minlength=queries.shape[1]).astype(np.float32) / max(1, split)
-    mean = queries @ share
-    spread = spread + (queries**2) @ share - mean**2
+    # What queries add to a cell's behaviours, which tend to have queries of its kind, and how much that varies within cells.
+    pairs = np.bincount(of_cell * queries.shape[1] + column[:split], minlength=count * queries.shape[1])
+    asked = pairs.reshape(count, -1).astype(np.float32)
+    added = queries @ (asked / np.maximum(held, 1)[:, None]).T
+    spread = spread + ((queries**2) @ asked.sum(0) - added**2 @ held) / max(1, split)
     sigma = np.sqrt(np.maximum(np.einsum("td,td->t", folded @ coarse.covariance, folded) + spread, 1e-12)).astype(np.float32)
-    means = (folded @ coarse.centroids.T + lift + mean[:, None]).astype(np.float32)
+    means = (folded @ coarse.centroids.T + lift + added).astype(np.float32)
     beside = np.diff(starts[items:]).astype(np.float32)
-    floor, least, work = _floors(means, held, search, beside, sigma, k, loss, np.diff(units.cell_starts), _NORMAL)
+    floor, least, work = _floors(means, held, search, beside, sigma, k, coarse.loss, np.diff(units.cell_starts), _NORMAL)
     return Plan(means, floor, least, work / max(1, items * len(folded)))
 
 
-def search(folded: Floats, units: Units, coarse: Coarse, k: int, loss: float = LOSS) -> tuple[Rows, Floats]:
+def search(folded: Floats, units: Units, coarse: Coarse, k: int) -> tuple[Rows, Floats]:
     """The places [t, min(k, l)] of the best behaviours of the cells that matter, and their exact scores, in no order."""
     searches, queries = units.search_scores(folded), units.query_scores(folded)
-    planned = plan(folded, units, coarse, k, searches, queries, loss)
+    planned = plan(folded, units, coarse, k, searches, queries)
     return follow(planned, folded, units, k, searches, queries)
 
 
@@ -73,11 +77,28 @@ def follow(planned: Plan, folded: Floats, units: Units, k: int, searches: Floats
     return places, scores
 
 
+def calibrate(coarse: Coarse, folded: Floats, keys: Keys, k: int) -> Coarse:
+    """The cells with the largest expected loss at which folded queries [t, d] of others find WANTED of their exact best.
+
+    Real residuals have heavier tails than normal ones, so more is lost than expected. Without any such loss it is 0, and all
+    cells that hold anything are searched.
+    """
+    truth = folded @ keys.gather(np.arange(len(keys))).T + keys.bias
+    least = np.partition(truth, len(keys) - k, 1)[:, -k][:, None] - 1e-6
+    found = units(keys, len(coarse.centroids))
+    for loss in LOSSES:
+        tried = replace(coarse, loss=loss)
+        places = search(folded, found, tried, k)[0].astype(np.int64)
+        if (np.take_along_axis(truth, places, 1) >= least).mean() >= WANTED:
+            return tried
+    return replace(coarse, loss=0.0)
+
+
 _NORMAL = np.array([0.5 * math.erfc(-(i - 2 * _BINS) * _STEP / math.sqrt(2)) for i in range(4 * _BINS)], np.float32)
 """The normal distribution function at multiples of _STEP, from -2 _BINS on."""
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, fastmath=_SUMS)
 def _quantile(counts: Floats, k: float, normal: Floats) -> int:
     """The bin, counted from _BINS / 2 above the top, below which the k-th best of scores in bins [96] is expected."""
     low, high = 0, 2 * _BINS - 1
@@ -93,7 +114,7 @@ def _quantile(counts: Floats, k: float, normal: Floats) -> int:
     return low
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True, fastmath=_SUMS)
 def _floors(  # type: ignore[no-untyped-def]
     means, held, search, beside, sigma, k, loss, sizes, normal
 ):

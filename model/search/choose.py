@@ -16,7 +16,7 @@ SHORT = 2_000
 """Behaviours up to which writing all scores down is cheapest."""
 BREAK_EVEN = 4_000
 """Distinct items from which leaving cells out pays."""
-WORTH = 0.6
+WORTH = 0.35
 """Share of the scores that a plan may leave to do; above it, one matrix product is cheaper."""
 METHODS = ("auto", "exact", "cells", "pq")
 

@@ -12,14 +12,17 @@ import numpy as np
 from model.search.keys import Cells, Floats
 
 MOST = 1024
+LOSS = 0.015
+"""Share of a target's k best that the cells left out are expected to hold, before it is calibrated."""
 
 
 @dataclass(frozen=True)
 class Coarse:
-    """Centroids [c, d] and the covariance [d, d] of the residuals."""
+    """Centroids [c, d], the covariance [d, d] of the residuals, and the loss to expect of a search (`cells.calibrate`)."""
 
     centroids: Floats
     covariance: Floats
+    loss: float = LOSS
 
     def assign(self, parts: Floats) -> Cells:
         """The nearest centroid's cell [n] of parts [n, d]."""
@@ -35,12 +38,12 @@ class Coarse:
 
 
 def fit(parts: Floats, seed: int = 0) -> Coarse:
-    """Cells of a population [n, d]: a power of two near 2 sqrt(n), MOST at most."""
+    """Cells of a population [n, d]: a power of two near 1.5 sqrt(n), MOST at most."""
     n, width = parts.shape
     if n == 0:
         return Coarse.single(width)
     parts = np.ascontiguousarray(parts, np.float32)
-    count = min(n, MOST, 1 << round(math.log2(2 * math.sqrt(n))))
+    count = min(n, MOST, 1 << round(math.log2(1.5 * math.sqrt(n))))
     means = faiss.Kmeans(width, count, niter=12, seed=seed + 1, min_points_per_centroid=1)
     means.train(parts)
     centroids = np.asarray(means.centroids, np.float32)

@@ -8,6 +8,7 @@ are a table, and a code's score is a sum of s entries (Jegou et al., PAMI 2011).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -80,7 +81,8 @@ class Codebooks:
 
     def save(self, folder: Path) -> None:
         """Write `codebooks.npz`."""
-        columns = {"cells": self.coarse.centroids, "covariance": self.coarse.covariance}
+        cells = self.coarse
+        columns: dict[str, Any] = {"cells": cells.centroids, "covariance": cells.covariance, "loss": cells.loss}
         for name, quantiser in (("item", self.item), ("query", self.query)):
             columns[name] = quantiser.centroids
             if quantiser.rotation is not None:
@@ -93,8 +95,9 @@ class Codebooks:
         with np.load(folder / "codebooks.npz") as stored:
             item, query = (Quantiser(stored[name], stored.get(f"{name}_rotation")) for name in ("item", "query"))
             width = item.centroids.shape[0] * item.centroids.shape[2]
-            cells = Coarse(stored["cells"], stored["covariance"]) if "cells" in stored else Coarse.single(width)
-            return cls(item, query, cells)
+            if "cells" not in stored:
+                return cls(item, query, Coarse.single(width))
+            return cls(item, query, Coarse(stored["cells"], stored["covariance"], float(stored["loss"])))
 
 
 def fit(

@@ -158,7 +158,7 @@ static const float *part(const float *table, long size, const float *more, long 
     return row < size ? table + row * width : more + (row - size) * width;
 }
 
-/* Score the units of every cell for the targets whose mean [t, cells] is not below their floor [t]. 0, or -1: no memory. */
+/* Score the units of every cell for the targets whose mean [cells, t] is not below their floor [t]. 0, or -1: no memory. */
 int scan(const Best *best, const float *folded, long targets, long width, const float *means, const float *floor, long cells,
          const int64_t *cell_starts, const float *table, long size, const float *more, const int32_t *rows) {
     Tile tile = best_tile();
@@ -170,11 +170,12 @@ int scan(const Best *best, const float *folded, long targets, long width, const 
         long first = cell_starts[cell], end = cell_starts[cell + 1], wanted = 0;
         if (first == end) continue;
         for (long t = 0; t < targets; t++)
-            if (means[t * cells + cell] >= floor[t]) q[wanted] = folded + t * width, active[wanted++] = t;
+            if (means[cell * targets + t] >= floor[t]) q[wanted] = folded + t * width, active[wanted++] = t;
         if (!wanted) continue;
         for (long start = first; start < end; start += TILE) {
             const float *x[TILE], *next[TILE];
-            long n = MIN(TILE, end - start), ahead = MIN(TILE, cell_starts[cells] - start - n);
+            long n = MIN(TILE, end - start), stop = start + n < end ? end : cell_starts[MIN(cell + 2, cells)];
+            long ahead = MIN(TILE, stop - start - n); /* the next tile: most often it will be wanted, too */
             for (long i = 0; i < n; i++) x[i] = part(table, size, more, width, rows[start + i]);
             for (long i = 0; i < ahead; i++) next[i] = part(table, size, more, width, rows[start + n + i]);
             tile(q, wanted, x, n, width, out, next, ahead);

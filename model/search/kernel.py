@@ -89,14 +89,14 @@ class Best:
         """Score and offer, for folded queries [t, d], the units of cells whose mean [t, c] is not below the floor [t]."""
         items: Parts = units.keys.items
         table, more = items.table.parts, items.table.parts[:0] if items.more is None else items.more.parts
-        folded, means, floor = (np.ascontiguousarray(a, np.float32) for a in (folded, means, floor))
+        folded, means, floor = (np.ascontiguousarray(a, np.float32) for a in (folded, means.T, floor))
         compiled = library()
         if compiled is None:
             portable.scan(
                 self._arrays, self._behaviours, self._k, folded, means, floor, units.cell_starts, table, more, units.items
             )
             return
-        sizes = [_long(n) for n in (*folded.shape, means.shape[1], len(table))]
+        sizes = [_long(n) for n in (*folded.shape, means.shape[0], len(table))]
         failed = compiled.scan(
             *(ctypes.byref(self._state), _at(folded), sizes[0], sizes[1], _at(means), _at(floor), sizes[2]),
             *(_at(units.cell_starts), _at(table), sizes[3], _at(more), _at(units.items)),

@@ -104,7 +104,7 @@ def _dots(q: Any_, x: Any_, out: Any_) -> None:
 def scan(  # type: ignore[no-untyped-def]
     best, behaviours, k, folded, means, floor, cell_starts, table, more, part_rows
 ):
-    """Score the units of every cell for the targets whose mean [t, c] is not below their floor [t]."""
+    """Score the units of every cell for the targets whose mean [c, t] is not below their floor [t]."""
     targets, width = folded.shape
     tile, out = np.empty((_TILE, width), np.float32), np.empty((targets, _TILE), np.float32)
     active, q = np.empty(targets, np.int64), np.empty_like(folded)
@@ -112,7 +112,7 @@ def scan(  # type: ignore[no-untyped-def]
         first, end = cell_starts[cell], cell_starts[cell + 1]
         wanted = 0
         for t in range(targets):
-            if first < end and means[t, cell] >= floor[t]:
+            if first < end and means[cell, t] >= floor[t]:
                 active[wanted], q[wanted] = t, folded[t]
                 wanted += 1
         for start in range(first, end if wanted else first, _TILE):

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from model.compute import tune
 from model.config import Config, Windows
 from model.nn.attention import gap_buckets
 from model.nn.backbone import Backbone
+from model.search import cells
 from model.search.choose import recall
 from model.search.codebooks import Codebooks, fit
 from model.search.keys import Coded, Floats, Keys, Parts
@@ -80,6 +82,29 @@ def held_out_recall(
     return {method: float(np.mean(values)) if values else float("nan") for method, values in found.items()}
 
 
+def calibrate(
+    backbone: Backbone, dataset: Dataset, items: Coded, queries: Coded, books: Codebooks, k: int, most: int = 50_000
+) -> Codebooks:
+    """Codebooks whose search by cells loses little on held-out users' histories, put one after another to be long."""
+    rows: list[tuple[Ints, Ints]] = []
+    targets = []
+    for user in range(0, len(dataset.histories.user_ids), HELD_OUT):
+        history = dataset.history(user)
+        sides = history.item.numpy(), history.query.numpy()
+        if len(sides[0]) > 8 and sum(len(known) for known, _ in rows) < most:
+            rows.append((sides[0][:-8], sides[1][:-8]))
+            targets.append(items.parts[sides[0][-8:]] + queries.parts[sides[1][-8:]])
+    if not rows:
+        return books
+    item_rows, query_rows = (np.concatenate(side).astype(np.int32) for side in zip(*rows, strict=True))
+    if len(item_rows) <= k:
+        return books
+    keys = Keys(Parts(items), item_rows, Parts(queries), query_rows, np.zeros(len(item_rows), np.float32))
+    with torch.no_grad():
+        folded = backbone.attention.fold(torch.from_numpy(np.concatenate(targets))).numpy()
+    return replace(books, coarse=cells.calibrate(books.coarse, folded, keys, k))
+
+
 def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch.Tensor) -> Floats:
     with torch.no_grad():
         bias: Floats = backbone.attention.bias(gap_buckets(now - time).unsqueeze(0), kind).mean(0)[0].numpy()
@@ -105,6 +130,7 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
     for shape in SHAPES:
         fitted = fit(*trained, shape["item_bytes"], shape["query_bytes"], seed, bits=shape["sub_bits"], opq=shape["opq"])
         coded = fitted.code_items(parts[0]), fitted.code_queries(parts[1])
+        fitted = calibrate(backbone, dataset, *coded, fitted, spec.retrieved)
         found_by, scan = (held_out_recall(backbone, dataset, *coded, fitted, spec.retrieved, over) for over in (OVER, 1))
         bits = 8 * (shape["item_bytes"] + shape["query_bytes"])
         row = {**shape, "bits": bits, "recall": found_by["pq"], "recall_scan": scan["pq"], "recall_cells": found_by["cells"]}

@@ -16,7 +16,7 @@ from model.compute import tune
 from model.config import Config, Windows
 from model.search.codebooks import fit
 from model.train import checkpoint
-from model.train.codebooks import encode_all, held_out_recall, population
+from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
 
 
@@ -48,6 +48,7 @@ def export(
     shape = {"bits": chosen.get("sub_bits", 8), "opq": chosen.get("opq", False)}
     books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed, **shape)
     coded = books.code_items(item_parts), books.code_queries(query_parts)
+    books = calibrate(model.backbone, dataset, *coded, books, found.spec.retrieved)
     recalls = held_out_recall(model.backbone, dataset, *coded, books, found.spec.retrieved)
     recall = min(recalls["pq"], recalls["cells"])  # the gate reads the worse one
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
@@ -71,7 +72,12 @@ def export(
             "predicted_to_observed": calibration.get("predicted_to_observed"),
             "slope": calibration.get("slope"),
         },
-        "codes": {**chosen, "cells": len(books.coarse.centroids), **{f"recall_{way}": r for way, r in recalls.items()}},
+        "codes": {
+            **chosen,
+            **{f"recall_{way}": value for way, value in recalls.items()},
+            "cells": len(books.coarse.centroids),
+            "loss": books.coarse.loss,
+        },
         "lineage": {
             "psu": found.facts["psu"],
             "codebooks": codebooks,

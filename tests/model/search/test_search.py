@@ -69,7 +69,8 @@ def test_exact_search_is_the_definition(path: str, seed: int, length: int, k: in
 @pytest.mark.parametrize("d", [8, 20, 16, 64])
 def test_a_search_of_all_cells_is_the_definition(path: str, seed: int, d: int) -> None:
     keys, folded, books = some(seed, 700, d)
-    found = cells.search(folded, units(keys, len(books.coarse.centroids)), books.coarse, 30, loss=0)
+    whole = dataclasses.replace(books.coarse, loss=0.0)
+    found = cells.search(folded, units(keys, len(whole.centroids)), whole, 30)
     agrees(*found, plain(folded, keys), 30)
 
 
@@ -108,6 +109,15 @@ def test_cells_that_are_left_out_hold_as_little_as_expected(path: str) -> None:
     assert plan.work < 0.6
     assert recall(folded, keys, 100, books, "cells") > 0.97
     assert recall(folded, keys, 100, books, "auto") > 0.97
+
+
+def test_the_expected_loss_is_lowered_until_little_is_lost() -> None:
+    keys, folded, books = big()
+    hopeful = dataclasses.replace(books.coarse, loss=0.5)
+    assert recall(folded, keys, 700, dataclasses.replace(books, coarse=hopeful), "cells") < 0.9
+    found = cells.calibrate(hopeful, folded, keys, 700)
+    assert found.loss in (*cells.LOSSES, 0)
+    assert recall(folded, keys, 700, dataclasses.replace(books, coarse=found), "cells") >= cells.WANTED
 
 
 def test_a_threshold_that_was_too_hopeful_is_given_up(path: str) -> None:
