@@ -123,9 +123,9 @@ def bytes_per_item(world: World, way: str) -> int:
 
 
 def _cached(packed: Any, folded: Floats, books: Codebooks) -> Found:
-    if len(packed.items) < choose.BREAK_EVEN:
-        return exact.search(folded, packed, K)
-    return cells.search(folded, packed, books.coarse, K)
+    if choose.pays(packed):
+        return cells.search(folded, packed, books.coarse, K)
+    return exact.search(folded, packed, K)
 
 
 def _once(keys: Keys, folded: Floats) -> Found:

@@ -10,12 +10,14 @@ from features.errors import SeminarError
 from model.search import cells, exact, pq
 from model.search.codebooks import Codebooks
 from model.search.keys import Floats, Keys, Rows
-from model.search.units import units
+from model.search.units import Units, units
 
 SHORT = 2_000
 """Behaviours up to which writing all scores down is cheapest."""
 BREAK_EVEN = 4_000
 """Distinct items from which leaving cells out pays."""
+REPEATS = 3
+"""Behaviours an item from which scoring parts is no longer what takes the time, so that leaving cells out gains nothing."""
 WORTH = 0.35
 """Share of the scores that a plan may leave to do; above it, one matrix product is cheaper."""
 METHODS = ("auto", "exact", "cells", "pq")
@@ -38,13 +40,18 @@ def scored(
         return pq.search(folded, units(keys), k, codebooks)
     coarse = codebooks.coarse
     found = units(keys, len(coarse.centroids) if method != "exact" else 1)
-    if method == "exact" or (method == "auto" and len(found.items) < BREAK_EVEN):
+    if method == "exact" or (method == "auto" and not pays(found)):
         return exact.search(folded, found, k)
     searches, queries = found.search_scores(folded), found.query_scores(folded)
     plan = cells.plan(folded, found, coarse, k, searches, queries)
     if method == "auto" and plan.work > WORTH:
         return exact.search(folded, found, k)
     return cells.follow(plan, folded, found, k, searches, queries)
+
+
+def pays(found: Units) -> bool:
+    """Whether leaving cells out is likely to be cheaper than one product with all distinct parts."""
+    return len(found.items) >= BREAK_EVEN and len(found.keys) < REPEATS * len(found.items)
 
 
 def recall(folded: Floats, keys: Keys, k: int, codebooks: Codebooks, method: str = "cells", over: int = pq.OVER) -> float:

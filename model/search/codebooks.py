@@ -109,10 +109,11 @@ def fit(
     *,
     bits: int = 8,
     opq: bool = False,
+    cells: Coarse | None = None,
 ) -> Codebooks:
-    """Train on populations [n, d] of item parts and query parts."""
+    """Train on populations [n, d] of item parts and query parts; cells: those of an earlier fit, if there was one."""
     item, query = train(item_parts, item_bytes, seed, bits, opq), train(query_parts, query_bytes, seed, bits, opq)
-    return Codebooks(item, query, coarse.fit(item_parts, seed))
+    return Codebooks(item, query, cells or coarse.fit(item_parts, seed))
 
 
 def train(vectors: Floats, s: int, seed: int = 0, bits: int = 8, opq: bool = False) -> Quantiser:
@@ -125,7 +126,7 @@ def train(vectors: Floats, s: int, seed: int = 0, bits: int = 8, opq: bool = Fal
     vectors = np.ascontiguousarray(vectors, np.float32)
     if opq:
         turning = faiss.OPQMatrix(d, m)
-        turning.niter, turning.niter_pq = 10, 4
+        turning.niter, turning.niter_pq, turning.max_train_points = 5, 4, 16_384
         turning.pq = inner = _product(d, m, bits, seed)
         turning.train(vectors)
         turning.pq = None

@@ -16,7 +16,7 @@ from model.compute import tune
 from model.config import Config, Windows
 from model.nn.attention import gap_buckets
 from model.nn.backbone import Backbone
-from model.search import cells
+from model.search.cells import calibrate as calibrated
 from model.search.choose import recall
 from model.search.codebooks import Codebooks, fit
 from model.search.keys import Coded, Floats, Keys, Parts
@@ -102,7 +102,7 @@ def calibrate(
     keys = Keys(Parts(items), item_rows, Parts(queries), query_rows, np.zeros(len(item_rows), np.float32))
     with torch.no_grad():
         folded = backbone.attention.fold(torch.from_numpy(np.concatenate(targets))).numpy()
-    return replace(books, coarse=cells.calibrate(books.coarse, folded, keys, k))
+    return replace(books, coarse=calibrated(books.coarse, folded, keys, k))
 
 
 def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch.Tensor) -> Floats:
@@ -127,10 +127,14 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
     parts, spec = encode_all(backbone, dataset, found.vocabulary(dataset)), found.spec
     trained = population(dataset, *parts, windows.t1)
     rows, books = [], []
+    cells = None  # they do not depend on the shape of the codes
     for shape in SHAPES:
-        fitted = fit(*trained, shape["item_bytes"], shape["query_bytes"], seed, bits=shape["sub_bits"], opq=shape["opq"])
+        sizes, way = (shape["item_bytes"], shape["query_bytes"]), {"bits": shape["sub_bits"], "opq": shape["opq"]}
+        fitted = fit(*trained, *sizes, seed, **way, cells=cells)
         coded = fitted.code_items(parts[0]), fitted.code_queries(parts[1])
-        fitted = calibrate(backbone, dataset, *coded, fitted, spec.retrieved)
+        if cells is None:
+            fitted = calibrate(backbone, dataset, *coded, fitted, spec.retrieved)
+            cells = fitted.coarse
         found_by, scan = (held_out_recall(backbone, dataset, *coded, fitted, spec.retrieved, over) for over in (OVER, 1))
         bits = 8 * (shape["item_bytes"] + shape["query_bytes"])
         row = {**shape, "bits": bits, "recall": found_by["pq"], "recall_scan": scan["pq"], "recall_cells": found_by["cells"]}
