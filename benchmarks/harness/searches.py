@@ -93,7 +93,7 @@ def ways(world: World, history: Records) -> dict[str, Way]:
     """Every way to search. Only `ours_cached` may know the history beforehand."""
     books, count = world.books, len(world.books.coarse.centroids)
     known = world.keys(history)
-    packed = units(known, count)
+    packed = units(known, count, choose.least(len(history)))
     quantiser = np.abs(world.items.parts).max() / 127
     rows8 = np.clip(np.rint(world.items.parts / quantiser), -127, 127).astype(np.int8)
     query8 = np.clip(np.rint(world.queries.parts / quantiser), -127, 127).astype(np.int8)
@@ -123,7 +123,7 @@ def bytes_per_item(world: World, way: str) -> int:
 
 
 def _cached(packed: Any, folded: Floats, books: Codebooks) -> Found:
-    if choose.pays(packed):
+    if len(packed.cell_starts) > 2:
         return cells.search(folded, packed, books.coarse, K)
     return exact.search(folded, packed, K)
 

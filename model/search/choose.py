@@ -10,7 +10,7 @@ from features.errors import SeminarError
 from model.search import cells, exact, pq
 from model.search.codebooks import Codebooks
 from model.search.keys import Floats, Keys, Rows
-from model.search.units import Units, units
+from model.search.units import units
 
 SHORT = 2_000
 """Behaviours up to which writing all scores down is cheapest."""
@@ -39,8 +39,9 @@ def scored(
     if method == "pq":
         return pq.search(folded, units(keys), k, codebooks)
     coarse = codebooks.coarse
-    found = units(keys, len(coarse.centroids) if method != "exact" else 1)
-    if method == "exact" or (method == "auto" and not pays(found)):
+    enough = least(len(keys)) if method == "auto" else 0
+    found = units(keys, len(coarse.centroids) if method != "exact" else 1, enough)
+    if method == "exact" or len(found.items) < enough:
         return exact.search(folded, found, k)
     searches, queries = found.search_scores(folded), found.query_scores(folded)
     plan = cells.plan(folded, found, coarse, k, searches, queries)
@@ -49,9 +50,9 @@ def scored(
     return cells.follow(plan, folded, found, k, searches, queries)
 
 
-def pays(found: Units) -> bool:
-    """Whether leaving cells out is likely to be cheaper than one product with all distinct parts."""
-    return len(found.items) >= BREAK_EVEN and len(found.keys) < REPEATS * len(found.items)
+def least(behaviours: int) -> int:
+    """Distinct items from which leaving cells out is likely to be cheaper than one product with all of them."""
+    return max(BREAK_EVEN, behaviours // REPEATS + 1)
 
 
 def recall(folded: Floats, keys: Keys, k: int, codebooks: Codebooks, method: str = "cells", over: int = pq.OVER) -> float:

@@ -55,9 +55,13 @@ class Units:
         return scores
 
 
-def units(keys: Keys, cell_count: int = 1) -> Units:
-    """Group a history, in time proportional to its length; by this many coarse cells of its items."""
+def units(keys: Keys, cell_count: int = 1, least: int = 0) -> Units:
+    """Group a history, in time proportional to its length; by this many coarse cells where it has `least` distinct items.
+
+    Else items stay in the order in which they came: the frequent ones come early, and raise thresholds.
+    """
     items, searches, queries, unit, column = _distinct(keys.item_rows, keys.query_rows)
+    cell_count = cell_count if len(items) >= least else 1
     cells = keys.items.cells(items) if cell_count > 1 else np.zeros(len(items), np.uint16)
     cell_starts, by_cell = _sort(cells, cell_count)
     behaviours = Behaviours(*_arrange(unit, column, keys.bias, by_cell, len(searches)))
