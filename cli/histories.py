@@ -1,11 +1,11 @@
 """`seminar history ...`: bulk import, compaction into versions, and whether online agrees with history."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli import imports
 from cli.output import Json, Output
 from features.errors import SeminarError
 from features.settings import settings
@@ -23,23 +23,8 @@ def seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-@app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="One CloudEvent (JSON, structured mode) a line.")], as_json: Json = False
-) -> None:
-    """Bring past events into history and the online store in bulk, without a broker; safe to repeat."""
-    from features.online import Online
-    from streaming.deadletters import FileSink
-    from streaming.importer import import_events, read_jsonl
-
-    out, home = Output(as_json), settings().home
-    sink = FileSink(home)
-    with out.progress("importing") as advance:
-        done = import_events(file.name, read_jsonl(file), Online(), home, sink, on_batch=advance)
-    out.line(
-        f"{done.accepted:,} events imported, {done.rejected:,} refused" + (f" (see {sink.path})" if done.rejected else "")
-    )
-    out.result({"events": done.counts, "rejected": done.rejected})
+app.command("import")(imports.import_)
+app.command()(imports.example)
 
 
 @app.command()

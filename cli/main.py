@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import bench, histories, repairs, streams, training
+from cli import bench, histories, judging, repairs, streams, training
 from cli.options import Bootstrap, moment
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
@@ -22,6 +22,7 @@ app.add_typer(streams.app)
 app.add_typer(repairs.app)
 app.add_typer(bench.app)
 app.add_typer(training.app)
+app.add_typer(judging.app)
 
 
 @app.command()

@@ -11,6 +11,7 @@ NAMES = {
     "din_recent": "DIN, newest 50",
     "popularity": "popularity",
     "own_frequency": "own item frequency",
+    "trees": "trees over counters",
 }
 MODES = {"recommendation": "recommendation: no query", "search": "search: the query is given"}
 OBJECTIVES = {"next_pair": "next pair", "alignment": "alignment", "relevance": "relevance"}
@@ -106,7 +107,7 @@ def methods(facts: Facts) -> Html:
             values = [row[key] for row in group if row.get(key) is not None]
             best[key] = choose(values) if len(values) > 1 else None
         if len(modes) > 1:
-            lines.append([MODES.get(mode, mode or "all")])
+            lines.append([MODES.get(mode, mode or "all") + constructed(group)])
         for row in group:
             line: list[object] = [NAMES.get(row["name"], row["name"])]
             for key, _, _ in METRICS:
@@ -117,11 +118,17 @@ def methods(facts: Facts) -> Html:
             lines.append(line)
     columns = ["method", "GAUC", "95 % interval", "NDCG@10", "log loss"]
     note = (
-        "Best in bold, whoever it is. Every method scores the same later events with the same candidates (sampled, so no "
-        "figure compares with full ranking); intervals are bootstrapped over users, and overlapping ones decide little. "
+        "Best in bold, whoever it is. Every method scores the same later events with the same candidates "
+        "(recommendation: 99 sampled ones, so no figure compares with full ranking; search: all items of the type); "
+        "intervals are bootstrapped over users, and overlapping ones decide little. "
         "Log loss is that of later impressions, each method's scores calibrated on the impressions before them."
     )
     return Html(table(columns, lines, numbers=(1, 2, 3, 4)) + paragraph(note, "note"))
+
+
+def constructed(rows: list[Facts]) -> str:
+    """A word of caution where the data set's queries were made up."""
+    return " (constructed queries)" if any(row.get("queries") == "constructed queries" for row in rows) else ""
 
 
 def interval(row: Facts) -> str:

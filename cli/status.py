@@ -24,10 +24,13 @@ def look(home: Path, bootstrap: str | None = None) -> dict[str, Any]:
     }
     steps = [
         (applied, "seminar apply (or `make demo` for the whole tour)"),
-        (events, "seminar history import FILE, or seminar topics apply and seminar consume"),
+        (events, "seminar history import (see --help; docs/your-own-data.md), or seminar topics apply and seminar consume"),
         (published["psu"], "seminar train psu"),
         (published["codebooks"], "seminar codebooks build"),
-        (published["bundles"], "run the DAG ctr: it fine-tunes, exports and promotes a bundle"),
+        (
+            published["bundles"],
+            "run the DAG ctr: it fine-tunes, exports and promotes a bundle (by hand: seminar train ctr, seminar export)",
+        ),
         (serving, f"seminar promote {(published['bundles'] or ['VERSION'])[-1]}"),
     ]
     stream = None

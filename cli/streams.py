@@ -161,6 +161,11 @@ def validate(
         online = Online()
     with out.progress("validating") as advance:
         found = validation.validate(messages, home, limits, online=online, on_batch=advance)
+    show_checks(out, found, "correct the producer (docs/producers.md says how)")
+
+
+def show_checks(out: Output, found: dict[str, Any], remedy: str) -> None:
+    """What `streaming.validate` found; SeminarError when a check failed."""
     rows = [
         (
             c["name"],
@@ -179,7 +184,7 @@ def validate(
             out.line(f"{check['name']}: {example}")
     out.result(found)
     if failed := [c["name"] for c in found["checks"] if c["status"] == "FAIL"]:
-        raise SeminarError("validate", ", ".join(failed), "failed", "correct the producer (docs/producers.md says how)")
+        raise SeminarError("validate", ", ".join(failed), "failed", remedy)
 
 
 @app.command()

@@ -8,7 +8,7 @@ class SeminarError(Exception):
     """
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
-        super().__init__(field, value, problem, remedy)
+        Exception.__init__(self, field, value, problem, remedy)
         self.field = field
         self.value = value
         self.problem = problem

@@ -6,6 +6,7 @@ records where the online store takes deltas that the stream has applied already.
 
 from typing import Any, Literal
 
+from click import ClickException
 from feast import FeatureStore, FeatureView
 from feast.data_source import DataSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
@@ -14,6 +15,18 @@ from feast.repo_config import RepoConfig
 
 from features.errors import SeminarError
 from features.rows import is_sequence
+
+
+class NotForSequences(SeminarError, ClickException):
+    """What is refused for a sequence view; stock `feast` commands show it as one sentence, without a traceback."""
+
+    def __init__(self, view: FeatureView, problem: str, remedy: str) -> None:
+        ClickException.__init__(self, problem)
+        SeminarError.__init__(self, "feature view", view.name, problem, remedy)
+
+    def format_message(self) -> str:
+        """What click shows."""
+        return str(self)
 
 
 class SequenceDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -32,9 +45,8 @@ class SequenceDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         """Feast's point-in-time join; SeminarError for a sequence view."""
         for view in feature_views:
             if is_sequence(view):
-                raise SeminarError(
-                    "feature view",
-                    view.name,
+                raise NotForSequences(
+                    view,
                     "is a lifelong sequence: a point-in-time join would pair every label with every earlier event",
                     "read it once with features.history.read_sequences, and give each example its prefix",
                 )
@@ -64,9 +76,8 @@ class SequenceDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
 def _refuse(config: RepoConfig, data_source: DataSource) -> None:
     for view in FeatureStore(config=config).list_feature_views():
         if is_sequence(view) and view.batch_source == data_source:
-            raise SeminarError(
-                "feature view",
-                view.name,
+            raise NotForSequences(
+                view,
                 "is a lifelong sequence and cannot be materialised: the stream appends to it",
                 "rebuild it with `seminar replay`, read it with features.history.read_sequences, or name others (--views)",
             )

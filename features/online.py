@@ -4,7 +4,8 @@ Views and provider are held once: looking them up in the registry costs millisec
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from features.record import RECORD, Records, decode, encode, signed
 from features.repository import open_store
 
 SEQUENCE, ITEM, QUERY, STATE = "user_sequence", "item_content", "query_text", "stream_state"
+_TICK = timedelta(microseconds=1)
 _KEYS = {ITEM: "item", QUERY: "query"}
 
 
@@ -39,7 +41,7 @@ class Online:
         now, given = datetime.now(UTC), fences or {}
         rows = [
             (
-                _key("user_id", Value(string_val=user)),
+                _user(user),
                 {"sequence": Value(bytes_val=encode(delta, given.get(user, 0)))},
                 now,
                 None,
@@ -65,7 +67,7 @@ class Online:
 
     def sequences(self, users: Sequence[str]) -> list[tuple[Records, int] | None]:
         """(records [n] canonical, fence) of each user; None for one never seen."""
-        keys = [_key("user_id", Value(string_val=user)) for user in users]
+        keys = [_user(user) for user in users]
         found = self._read(SEQUENCE, keys)
         return [decode(row["sequence"].bytes_val) if row else None for row in found]
 
@@ -99,15 +101,17 @@ class Online:
 
     def write_states(self, rows: Mapping[str, tuple[str, int, int]]) -> None:
         """Overwrite rows (text, offset, time in ms) of the stream's state."""
-        now = datetime.now(UTC)
+        now, keys = datetime.now(UTC), [_key("stream", Value(string_val=name)) for name in rows]
+        before = self._provider.online_read(self._config, self._views[STATE], keys) if keys else []
         batch = [
             (
-                _key("stream", Value(string_val=name)),
+                key,
                 {"text": _value(text), "offset": Value(int64_val=offset), "time_ms": Value(int64_val=time_ms)},
-                now,
+                # Later than the row that it replaces, also where that one's writer has a clock that is ahead of ours.
+                max(now, time.replace(tzinfo=UTC) + _TICK) if time else now,
                 None,
             )
-            for name, (text, offset, time_ms) in rows.items()
+            for key, (time, _), (text, offset, time_ms) in zip(keys, before, rows.values(), strict=True)
         ]
         if batch:
             self._provider.online_write_batch(self._config, self._views[STATE], batch, None)
@@ -142,6 +146,11 @@ class Online:
 
 def _key(name: str, value: Value) -> EntityKey:
     return EntityKey(join_keys=[name], entity_values=[value])
+
+
+@lru_cache(maxsize=1 << 14)
+def _user(user: str) -> EntityKey:
+    return _key("user_id", Value(string_val=user))
 
 
 def _value(value: str | bytes | None) -> Value:

@@ -9,6 +9,7 @@ appended is a blob too: a sequence like any other. Records hold identities, neve
 """
 
 import hashlib
+import struct
 from functools import lru_cache
 
 import numpy as np
@@ -33,7 +34,9 @@ KIND_SEARCH = 1
 KIND_BROWSE = 2
 CAP = 100_000
 VERSION = 1
-HEADER = np.dtype([("version", "u1"), ("reserved", "V7"), ("fence", "<i8")])
+HEADER = 16
+"""Bytes before the records."""
+_HEADER = struct.Struct("<B7xq")
 # The 24 bytes after the time as three big-endian words: comparing them is comparing the bytes.
 _WORDS = np.dtype([("time", "<i8"), ("a", ">u8"), ("b", ">u8"), ("c", ">u8")])
 
@@ -42,6 +45,12 @@ _WORDS = np.dtype([("time", "<i8"), ("a", ">u8"), ("b", ">u8"), ("c", ">u8")])
 def entity_id(key: str) -> int:
     """The 64-bit id of an original key (unsigned, never 0: 0 means "none")."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") or 1
+
+
+@lru_cache(maxsize=1 << 17)
+def query_id(text: str) -> int:
+    """The 64-bit id of a query as it was typed (unsigned, never 0)."""
+    return entity_id(query_text(text))
 
 
 def query_text(text: str) -> str:
@@ -66,31 +75,26 @@ def unsigned(signed_id: int) -> int:
 
 def encode(records: Records, fence: int = 0) -> bytes:
     """Records [n] and a fence (ms; older records are forgotten) as one blob of 16 + 32n bytes."""
-    header = np.zeros(1, HEADER)
-    header["version"] = VERSION
-    header["fence"] = fence
-    body = np.ascontiguousarray(records, RECORD).view(np.uint8)
-    return b"".join((header.tobytes(), body.data))  # one copy: a body may be megabytes
+    # One copy: a body may be megabytes.
+    return b"".join((_HEADER.pack(VERSION, fence), np.ascontiguousarray(records, RECORD).data))
 
 
 def decode(blob: bytes | memoryview) -> tuple[Records, int]:
     """The records [n] (a read-only view, no copy) and the fence of a blob; b"" is an empty sequence."""
     if not blob:
         return np.empty(0, RECORD), 0
-    body = len(blob) - HEADER.itemsize
+    body = len(blob) - HEADER
     if body < 0 or body % RECORD.itemsize:
         raise SeminarError(
             "sequence",
             f"{len(blob)} bytes",
-            f"is not a {HEADER.itemsize}-byte header and whole {RECORD.itemsize}-byte records",
+            f"is not a {HEADER}-byte header and whole {RECORD.itemsize}-byte records",
             "write it with features.record.encode",
         )
-    header = np.frombuffer(blob, HEADER, 1)[0]
-    if header["version"] != VERSION:
-        raise SeminarError(
-            "sequence.version", int(header["version"]), f"is not {VERSION}", "upgrade the reader or rebuild the row"
-        )
-    return np.frombuffer(blob, RECORD, offset=HEADER.itemsize), int(header["fence"])
+    version, fence = _HEADER.unpack_from(blob)
+    if version != VERSION:
+        raise SeminarError("sequence.version", version, f"is not {VERSION}", "upgrade the reader or rebuild the row")
+    return np.frombuffer(blob, RECORD, offset=HEADER), fence
 
 
 def is_canonical(records: Records) -> bool:

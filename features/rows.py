@@ -7,6 +7,7 @@ the order of their names (null before empty, then as bytes). `features.history` 
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from feast import FeatureView
 from feast.infra.key_encoding_utils import serialize_entity_key
@@ -44,7 +45,13 @@ def look_at(mark: int, cap: int) -> int:
 
 def entity(config: RepoConfig, entity_key: EntityKey) -> bytes:
     """The bytes of an entity's key."""
-    key: bytes = serialize_entity_key(entity_key, config.entity_key_serialization_version)
+    return _serialised(entity_key.SerializeToString(), config.entity_key_serialization_version)
+
+
+@lru_cache(maxsize=1 << 16)
+def _serialised(entity_key: bytes, version: int) -> bytes:
+    # Feast's function costs more than a SQLite statement, and the same users come again and again.
+    key: bytes = serialize_entity_key(EntityKey.FromString(entity_key), version)
     return key
 
 

@@ -232,7 +232,7 @@ def _append(prefix: bytes, key: bytes, delta: bytes, cap: int) -> tuple[Any, ...
     records, fence = decode(delta)
     # A long delta that begins a row and is canonical needs not be looked at.
     limit = look_at(len(records), cap) if SLACK < len(records) <= cap and is_canonical(records) else 0
-    header, body = delta[: HEADER.itemsize] or encode(records), delta[HEADER.itemsize :]
+    header, body = delta[:HEADER] or encode(records), delta[HEADER:]
     keys = [_row(prefix, key), _row(prefix, key, b"m")]
     return redis_scripts.APPEND, keys, header, fence, look_at(0, cap), limit, body
 

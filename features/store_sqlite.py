@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from feast import Entity, FeatureView
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -112,10 +113,11 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
         """Append deltas (sequence views) or write rows where they are newer (others); one transaction for the batch."""
         with self._writing(config, table) as (connection, head, page):
             if is_sequence(table):
-                feature, cap = table.features[0].name, cap_of(table)
+                feature = table.features[0].name
+                deltas: dict[bytes, list[tuple[Records, int]]] = {}
                 for entity_key, values, _, _ in data:
-                    delta, fence = decode(values[feature].bytes_val)
-                    self._append(connection, head, page, entity(config, entity_key), delta, fence, cap)
+                    deltas.setdefault(entity(config, entity_key), []).append(decode(values[feature].bytes_val))
+                self._append(connection, head, page, deltas, cap_of(table))
             else:
                 connection.executemany(
                     f"insert into {head} values(?, ?) on conflict(entity_key)"
@@ -126,35 +128,45 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             progress(len(data))
 
     def _append(
-        self, connection: sqlite3.Connection, head: str, page: str, key: bytes, delta: Records, fence: int, cap: int
+        self,
+        connection: sqlite3.Connection,
+        head: str,
+        page: str,
+        deltas: dict[bytes, list[tuple[Records, int]]],
+        cap: int,
     ) -> None:
-        row = connection.execute(f"select records, mark, fence from {head} where entity_key = ?", (key,)).fetchone()
-        count, mark, old_fence = row or (0, 0, 0)
-        fence = max(fence, old_fence)
-        if fence:
-            delta = delta[delta["time"] >= fence]
-        if not row and SLACK < len(delta) <= cap and is_canonical(delta):
-            mark = len(delta)
-        self._write_pages(connection, page, key, count, delta.tobytes())
-        count += len(delta)
-        if count > look_at(mark, cap) or fence > old_fence:
-            records, _ = decode(b"".join([encode(_EMPTY), *self._pages(connection, page, key)]))
-            kept = normalise(records, fence, cap)
-            if kept is not records:
-                connection.execute(f"delete from {page} where entity_key = ?", (key,))
-                self._write_pages(connection, page, key, 0, kept.tobytes())
-            count = mark = len(kept)
-        connection.execute(f"insert or replace into {head} values(?, ?, ?, ?)", (key, count, mark, fence))
-
-    def _write_pages(self, connection: sqlite3.Connection, page: str, key: bytes, count: int, delta: bytes) -> None:
-        number, filled = divmod(count * RECORD.itemsize, PAGE)
-        if filled and delta:
-            query = f"select records from {page} where entity_key = ? and page = ?"
-            delta = bytes(connection.execute(query, (key, number)).fetchone()[0]) + delta
-        connection.executemany(
-            f"insert or replace into {page} values(?, ?, ?)",
-            ((key, number + i, delta[i * PAGE : (i + 1) * PAGE]) for i in range((len(delta) + PAGE - 1) // PAGE)),
+        # One look at each row, then all rows at once in the order of the tables.
+        look = (
+            f"select head.records, mark, fence, page.records from {head} head left join {page} page"
+            f" on page.entity_key = head.entity_key and page = head.records / {PAGE // RECORD.itemsize}"
+            " where head.entity_key = ?"
         )
+        heads, pages = [], []
+        for key in sorted(deltas):
+            parts = deltas[key]
+            row = connection.execute(look, (key,)).fetchone()
+            count, mark, old_fence, last = row or (0, 0, 0, None)
+            fence = max(old_fence, *(fence for _, fence in parts))
+            delta = parts[0][0] if len(parts) == 1 else np.concatenate([part for part, _ in parts])
+            if fence:
+                delta = delta[delta["time"] >= fence]
+            if not row and SLACK < len(delta) <= cap and is_canonical(delta):
+                mark = len(delta)
+            added = _pages(key, count, last, delta.tobytes())
+            count += len(delta)
+            if count > look_at(mark, cap) or fence > old_fence:
+                connection.executemany(f"insert or replace into {page} values(?, ?, ?)", added)
+                records, _ = decode(b"".join([encode(_EMPTY), *self._pages(connection, page, key)]))
+                kept = normalise(records, fence, cap)
+                added = []
+                if kept is not records:
+                    connection.execute(f"delete from {page} where entity_key = ?", (key,))
+                    added = _pages(key, 0, None, kept.tobytes())
+                count = mark = len(kept)
+            pages += added
+            heads.append((key, count, mark, fence))
+        connection.executemany(f"insert or replace into {page} values(?, ?, ?)", pages)
+        connection.executemany(f"insert or replace into {head} values(?, ?, ?, ?)", heads)
 
     def _pages(self, connection: sqlite3.Connection, page: str, key: bytes) -> list[bytes]:
         query = f"select records from {page} where entity_key = ? order by page"
@@ -255,6 +267,14 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
 
 
 _EMPTY = decode(b"")[0]
+
+
+def _pages(key: bytes, count: int, last: bytes | None, delta: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Rows of the page table that a delta changes after `count` records; `last`: the page that it begins in."""
+    number = count * RECORD.itemsize // PAGE
+    if last and delta:
+        delta = last + delta
+    return [(key, number + i, delta[i * PAGE : (i + 1) * PAGE]) for i in range((len(delta) + PAGE - 1) // PAGE)]
 
 
 def _file(path: str) -> tuple[int, int] | None:

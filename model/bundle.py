@@ -2,12 +2,12 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,starts,parts,cells,codes,bias}.npy   the catalogue, encoded; mapped into memory, shared between processes
+    items.{ids,starts,parts,cells,codes,bias,popularity}.npy   the catalogue, encoded; mapped, shared between processes
     queries.{...}.npy      the known queries
     codebooks.npz          coarse cells and product quantisers of the parts
     MODEL_CARD.md          for people
 
-Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 1 had neither cells nor starts.
+Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 2 had neither cells nor starts.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT, READABLE = 2, (1, 2)
+FORMAT, READABLE = 3, (2, 3)
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 FEATURE_SERVICE = "ctr_v1"
 
@@ -35,7 +35,7 @@ FEATURE_SERVICE = "ctr_v1"
 @dataclass(frozen=True)
 class Table:
     """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
-    codes [n + 1, s] and bias [n + 1] with row 0 for "none"."""
+    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 3] as of the export (model.nn.features)."""
 
     ids: NDArray[np.uint64]
     starts: NDArray[np.int32]
@@ -43,11 +43,12 @@ class Table:
     cells: Cells
     codes: Codes
     bias: Floats
+    popularity: Floats
 
     @classmethod
-    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats) -> "Table":
+    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats) -> "Table":
         """The table of encoded entities."""
-        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias)
+        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity)
 
     @property
     def coded(self) -> Coded:
@@ -113,8 +114,8 @@ def _table(folder: Path, name: str) -> Table:
 
     if (folder / f"{name}.starts.npy").exists():
         return Table(*(column(field.name) for field in dataclasses.fields(Table)))
-    ids, parts, codes, bias = (column(field) for field in ("ids", "parts", "codes", "bias"))  # format 1
-    return Table.of(ids, Coded(parts, np.zeros(len(parts), np.uint16), codes), bias)
+    ids, parts, codes, *others = (column(field) for field in ("ids", "parts", "codes", "bias", "popularity"))  # format 2
+    return Table.of(ids, Coded(parts, np.zeros(len(parts), np.uint16), codes), *others)
 
 
 def card(manifest: dict[str, Any]) -> str:

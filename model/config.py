@@ -23,6 +23,8 @@ class ModelConfig:
     recent: int = 50
     token_rows: int = 1 << 14
     attribute_rows: int = 1 << 15
+    history: int = 0  # ablation: only the newest behaviours exist; 0: all
+    without: str = ""  # ablation: modalities taken away, separated by commas: id, attribute, text, image, query
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 
 
@@ -41,7 +43,9 @@ class TrainConfig:
     relevance: float = 0.2
     negatives: int = 20
     min_count: int = 3  # an item seen less often has no id embedding: its content stands for it
-    id_dropout: float = 0.1
+    id_dropout: float = 0.1  # share of a step's items shown without their id, so that content is learned too
+    dropout: float = 0.0  # of the vectors that the click model's head reads
+    decay: float = 1e-4  # of weights that are not in tables
     eval_targets: int = 1000
 
 

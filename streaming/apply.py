@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from features.state import check_identity, ensure_identity
 from streaming.batch import NO_RECORDS, Batch
 from streaming.events import FORGET, ITEM, SKEW_MS, Event, Invalid, Message, parse
 
+_ORIGIN = attrgetter("topic", "partition", "offset")
 SEEN_QUERIES = 1_000_000
 """Queries remembered as written, so that one that repeats is not written again; forgetting them costs a write each."""
 
@@ -170,8 +172,7 @@ class Applier:
 def _name(messages: Sequence[Message]) -> str:
     # Of all messages, not of the valid ones: whether a time lies too far in the future changes with the clock. With their
     # bodies: in a topic that was deleted and made again the same offsets hold other events.
-    digest = hashlib.blake2b(digest_size=12)
-    for m in sorted(messages, key=lambda m: (m.topic, m.partition, m.offset)):
-        digest.update(f"{m.topic}/{m.partition}/{m.offset}/".encode())
-        digest.update((m.headers.get("ce_id") or b"") + b"/" + (m.value or b""))
-    return digest.hexdigest()
+    parts: list[bytes] = []
+    for m in sorted(messages, key=_ORIGIN):
+        parts += (b"%b/%d/%d" % (m.topic.encode(), m.partition, m.offset), m.headers.get("ce_id") or b"", m.value or b"")
+    return hashlib.blake2b(b"/".join(parts), digest_size=12).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from features import history
-from features.record import KIND_BROWSE, KIND_SEARCH, RECORD, Records, entity_id, event_digest, query_text, signed
+from features.record import KIND_BROWSE, KIND_SEARCH, RECORD, Records, entity_id, event_digest, query_id, query_text, signed
 from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Message
 
 NO_RECORDS = np.empty(0, RECORD)
@@ -35,7 +35,7 @@ class Batch:
             "topic": [message.topic for _, message in pairs],
             "partition": [message.partition for _, message in pairs],
             "offset": [message.offset for _, message in pairs],
-            "arrived": [self._arrived] * len(pairs),
+            "arrived": pa.repeat(pa.scalar(self._arrived, pa.timestamp("us", "UTC")), len(pairs)),
         }
         return pa.table(columns, schema=history.SCHEMAS[table])
 
@@ -62,38 +62,30 @@ class Batch:
         """Texts of queries that are not known yet."""
         pairs, ids, texts = [], [], []
         for event, message in self._of(SEARCH, BROWSE, IMPRESSION):
-            if "query" in event.data:
-                text = query_text(event.data["query"])
-                query = entity_id(text)
-                if query not in known and query not in self.new_queries:
-                    self.new_queries.add(query)
-                    pairs.append((event, message))
-                    ids.append(signed(query))
-                    texts.append(text)
+            typed = event.data.get("query")
+            if typed and (query := query_id(typed)) not in known and query not in self.new_queries:
+                self.new_queries.add(query)
+                pairs.append((event, message))
+                ids.append(signed(query))
+                texts.append(query_text(typed))
         return self._table(history.QUERIES, pairs, {"query": ids, "text": texts})
 
     def records(self) -> tuple[pa.Table, dict[str, Records]]:
         """Rows of the events table, and each user's delta."""
         pairs = self._of(SEARCH, BROWSE)
+        data = [event.data for event, _ in pairs]
+        searches = self.counts.get(SEARCH, 0)
         records = np.zeros(len(pairs), RECORD)
-        for i, (event, _) in enumerate(pairs):
-            data, browse = event.data, event.type == BROWSE
-            records[i] = (
-                event.time_ms,
-                entity_id(data["item_id"]) if browse else 0,
-                entity_id(query_text(data["query"])) if "query" in data else 0,
-                event_digest(event.source, event.id),
-                min(int(data.get("dwell_s", 0)), 65535),
-                KIND_BROWSE if browse else KIND_SEARCH,
-                0,
-            )
+        records["time"] = [event.time_ms for event, _ in pairs]
+        records["item"][searches:] = [entity_id(d["item_id"]) for d in data[searches:]]
+        records["query"] = [query_id(d["query"]) if "query" in d else 0 for d in data]
+        records["digest"] = [event_digest(event.source, event.id) for event, _ in pairs]
+        records["dwell"] = np.minimum(np.array([d.get("dwell_s", 0) for d in data], float), 65535)  # rounds down
+        records["kind"][:searches], records["kind"][searches:] = KIND_SEARCH, KIND_BROWSE
         packed = pa.Array.from_buffers(pa.binary(32), len(records), [None, pa.py_buffer(records.tobytes())])
         users = [event.key for event, _ in pairs]
         table = self._table(history.EVENTS, pairs, {"user_id": users, "sequence": packed})
-        places: dict[str, list[int]] = {}
-        for i, user in enumerate(users):
-            places.setdefault(user, []).append(i)
-        return table, {user: records[rows] for user, rows in places.items()}
+        return table, _by_user(users, records)
 
     def impressions(self) -> pa.Table:
         """Rows of the impressions table."""
@@ -105,12 +97,21 @@ class Batch:
             {
                 "user_id": [event.key for event, _ in pairs],
                 "impression_id": [d["impression_id"] for d in data],
-                "query": [signed(entity_id(query_text(d["query"]))) if "query" in d else 0 for d in data],
+                "query": [signed(query_id(d["query"])) if "query" in d else 0 for d in data],
                 "items": [[signed(entity_id(x["item_id"])) for x in d["items"]] for d in data],
                 "positions": [[x["position"] for x in d["items"]] for d in data],
                 "place": [d.get("place") for d in data],
             },
         )
+
+
+def _by_user(users: Sequence[str], records: Records) -> dict[str, Records]:
+    """Each user's share of records [n], in the order of the rows."""
+    numbers: dict[str, int] = {}
+    owner = np.array([numbers.setdefault(user, len(numbers)) for user in users], np.int64)
+    order = np.argsort(owner, kind="stable")
+    parts = np.split(records[order], np.cumsum(np.bincount(owner, minlength=len(numbers)))[:-1])
+    return dict(zip(numbers, parts, strict=True)) if numbers else {}
 
 
 def _vector(values: list[float] | None) -> bytes | None:

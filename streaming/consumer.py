@@ -54,6 +54,7 @@ def run(
     try:
         applier = Applier(online, home, sink, step)
         gc.freeze()  # what was imported lives on: collections need not look at it with every batch
+        gc.set_threshold(100_000, 20, 50)  # nor at a batch, many times over, while it is being read
         while not stop.is_set():
             batch = _collect(member, limits, stop)
             if batch:
@@ -106,12 +107,12 @@ def _apply(
     member: Member, applier: Applier, batch: Batch, limits: Limits, stop: threading.Event, metrics: Metrics
 ) -> Applied | None:
     attempt = 0
+    messages = [
+        Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp)
+        for records in batch.values()
+        for r in records
+    ]
     while True:
-        messages = [
-            Message(r.topic, r.partition, r.offset, r.key, r.value, dict(r.headers), r.timestamp)
-            for records in batch.values()
-            for r in records
-        ]
         try:
             return applier.apply(messages)
         except IdentityLost:

@@ -9,13 +9,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import fastjsonschema
+import msgspec
+
+from streaming.decoders import decode, schema
 
 SEARCH, BROWSE, IMPRESSION, ITEM, FORGET = "search", "browse", "impression", "item", "forget"
 TYPES = (SEARCH, BROWSE, IMPRESSION, ITEM, FORGET)
@@ -25,6 +26,7 @@ END_MS = 253_402_300_800_000
 """The year 10000, which no RFC 3339 time can name."""
 FLOAT32_MAX = 3.4028234663852886e38
 _CE_TYPES = {f"seminar.{name}.v1": name for name in TYPES}
+_KINDS = {name.encode(): kind for name, kind in _CE_TYPES.items()}
 
 
 class Invalid(ValueError):
@@ -37,8 +39,7 @@ class Invalid(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message as it came: from Kafka, or from a file that is imported (topic `import:<name>`)."""
 
     topic: str
@@ -49,10 +50,11 @@ class Message:
     headers: Mapping[str, bytes]
     timestamp_ms: int = 0
     """When the broker took it; 0: unknown."""
+    problem: Invalid | None = None
+    """What its reader found wrong already: a row of a file that makes no event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """A valid event. `key`: its user (item events: its item). `time_ms`: since the epoch, UTC."""
 
     type: str
@@ -85,8 +87,7 @@ class Event:
 
 @cache
 def _validator(kind: str) -> Callable[[Any], Any]:
-    schema = json.loads(resources.files("streaming").joinpath(f"schemas/{kind}.json").read_text())
-    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema)
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema(kind))
     return compiled
 
 
@@ -101,10 +102,14 @@ def check(kind: str, data: dict[str, Any]) -> None:
         if math.isnan(data.get("dwell_s", 0)):  # no comparison of the schema holds NaN back
             raise Invalid("dwell_s", "nan", "must be a number of seconds")
     elif kind == ITEM:
-        for name in ("text_vector", "image_vector"):
-            for x in data.get(name, ()):
-                if not abs(x) <= FLOAT32_MAX:
-                    raise Invalid(name, x, "must hold finite 32-bit floats")
+        _check_vectors(data)
+
+
+def _check_vectors(data: dict[str, Any]) -> None:
+    for name in ("text_vector", "image_vector"):
+        for x in data.get(name, ()):
+            if not abs(x) <= FLOAT32_MAX:
+                raise Invalid(name, x, "must hold finite 32-bit floats")
 
 
 def key_field(kind: str) -> str:
@@ -126,30 +131,42 @@ def build(kind: str, data: dict[str, Any], time_ms: int, source: str, event_id: 
 
 def parse(message: Message, now_ms: int | None = None) -> Event:
     """The event in a message; Invalid for everything that is wrong with it."""
-    headers = message.headers
-    kind = _CE_TYPES.get(_header(headers, "ce_type"))
+    if found := message.problem:  # a new one: what is raised refers to its frames, which refer to the message
+        raise Invalid(found.field, found.value, found.reason)
+    headers, body = message.headers, message.value
+    kind = _KINDS.get(headers.get("ce_type") or b"")
     if kind is None:
         raise Invalid("ce_type", _header(headers, "ce_type"), f"is none of {', '.join(_CE_TYPES)}")
     event_id, source = _header(headers, "ce_id"), _header(headers, "ce_source")
     time_ms = _time(_header(headers, "ce_time"))
     if time_ms > (now_ms or int(time.time() * 1000)) + SKEW_MS:
         raise Invalid("ce_time", _header(headers, "ce_time"), "is more than a day in the future")
-    if kind == FORGET and message.value is None:  # a tombstone: the key says it all
+    if kind == FORGET and body is None:  # a tombstone: the key says it all
         return Event(kind, event_id, source, time_ms, user := _key(message), {"user_id": user})
-    try:
-        # Strictly UTF-8: left to itself, json also takes halves of surrogate pairs, which nothing after it can store.
-        text = (message.value or b"").decode()
-        data = _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise Invalid("data", message.value, f"is not JSON ({error})") from None
-    check(kind, data)
-    if "\\u" in text:
-        _check_text(data)
+    data = decode(kind, body or b"")
+    if data is None:
+        data = _parse_body(kind, body or b"")
+    elif kind == ITEM:
+        _check_vectors(data)
     field = key_field(kind)
     key: str = data[field]
     if message.key is None or message.key != key.encode():
         raise Invalid("key", message.key, f"is not the {field} {key!r}")
     return Event(kind, event_id, source, time_ms, key, data)
+
+
+def _parse_body(kind: str, body: bytes) -> dict[str, Any]:
+    """The body's object, by the complete validator; Invalid says what is wrong with it."""
+    try:
+        # Strictly UTF-8: left to itself, json also takes halves of surrogate pairs, which nothing after it can store.
+        text = body.decode()
+        data: dict[str, Any] = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid("data", body, f"is not JSON ({error})") from None
+    check(kind, data)
+    if "\\u" in text:
+        _check_text(data)
+    return data
 
 
 def _key(message: Message) -> str:

@@ -1,7 +1,8 @@
 """Bulk import: events from files or data sets, without a broker, through the same `Applier` as the stream."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from features.errors import SeminarError
 from features.online import Online
 from streaming.apply import Applied, Applier, DeadLetters
-from streaming.events import Event, Message
+from streaming.datasets.dataset import DataSet
+from streaming.deadletters import FileSink, key_of, letters_in_file
+from streaming.events import Event, Invalid, Message
 
 BATCH = 50_000
+EXAMPLES = 5
 
 
 def import_events(
@@ -32,6 +36,53 @@ def import_events(
         offset += len(chunk)
         on_batch(len(chunk))
     return total
+
+
+@dataclass
+class Refusals:
+    """Sends on what an import refuses; remembers which letters these were, and the first few in words."""
+
+    sink: FileSink
+    keys: set[str] = field(default_factory=set)
+    examples: list[str] = field(default_factory=list)
+
+    def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
+        """Append to the file of dead letters."""
+        self.sink.send(rejected)
+        for message, invalid in rejected:
+            self.keys.add(key_of(message))
+            if len(self.examples) < EXAMPLES:
+                file = message.topic.removeprefix("import:")
+                self.examples.append(f"{file} line {message.offset + 1}: {invalid}")
+
+
+def import_dataset(
+    data: DataSet, online: Online, home: Path, on_batch: Callable[[int], Any] = lambda done: None
+) -> tuple[Applied, Refusals]:
+    """Apply a whole data set: catalogue, behaviour, impressions. Dead letters of an earlier import of the same files that
+    are correct now are taken back.
+    """
+    refusals, total = Refusals(FileSink(home)), Applied()
+    origins: set[str] = set()
+
+    def seen(events: Iterable[Event | Message]) -> Iterator[Event | Message]:
+        for x in events:
+            if isinstance(x, Message):
+                origins.add(x.topic)
+            yield x
+
+    for part, events in (("items", data.items()), ("behaviour", data.behaviour()), ("impressions", data.impressions())):
+        total += import_events(f"{data.name}/{part}", seen(events), online, home, refusals, on_batch=on_batch)
+    former = [letter.key for letter in letters_in_file(home) if letter.message.topic in origins]
+    refusals.sink.remove(key for key in former if key not in refusals.keys)
+    return total, refusals
+
+
+def dataset_messages(data: DataSet) -> Iterator[Message]:
+    """A data set's messages, as an import would apply them, for `streaming.validate`."""
+    for part, events in (("items", data.items()), ("behaviour", data.behaviour()), ("impressions", data.impressions())):
+        for i, x in enumerate(events):
+            yield x.message(f"import:{data.name}/{part}", 0, i) if isinstance(x, Event) else x
 
 
 def read_jsonl(file: Path) -> Iterator[Message]:

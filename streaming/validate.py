@@ -227,7 +227,8 @@ def _row(n: int, event: Event, message: Message, stamp: int | None) -> dict[str,
 
 def _place(message: Message) -> str:
     if message.topic.startswith("import:"):
-        return f"line {message.offset + 1}"
+        folder, _, file = message.topic.removeprefix("import:").rpartition("/")  # a folder's files are told apart
+        return f"{file} line {message.offset + 1}" if folder else f"line {message.offset + 1}"
     return f"{message.topic}/{message.partition}/{message.offset}"
 
 

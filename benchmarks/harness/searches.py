@@ -60,8 +60,10 @@ def hard(d: int, n: int = 200_000, seed: int = 0) -> World:
     none = np.zeros((1, d), np.float32)
     books = fit(parts[1:], none, min(62, d // 4 if d < 256 else 32), 4, seed)
     gap_bias = (0.05 / np.sqrt(d) * rng.standard_normal(24)).astype(np.float32)
-    items = Table.of(ids, books.code_items(parts), np.zeros(len(parts), np.float32))
-    queries = Table.of(np.empty(0, np.uint64), books.code_queries(none), np.zeros(1, np.float32))
+    items = Table.of(ids, books.code_items(parts), np.zeros(len(parts), np.float32), np.zeros((len(parts), 3), np.float32))
+    queries = Table.of(
+        np.empty(0, np.uint64), books.code_queries(none), np.zeros(1, np.float32), np.zeros((1, 3), np.float32)
+    )
     return World(items, queries, books, gap_bias, np.zeros(4, np.float32))
 
 

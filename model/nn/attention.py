@@ -1,34 +1,36 @@
 """Multi-head target attention, shared by the search unit (GSU) and the exact unit (ESU), as in TWIN (arXiv 2302.02352).
 
-Letters: t moments (each with its prefix of the history), c candidates of a moment, l behaviours, h heads, e width of a
-head, d model width. The logit of head h is <W_Q^h target, W_K^h key> / sqrt(e) + a bias of time gap and behaviour kind. The
-GSU's score is the mean of the heads' logits, one folded query per target; the ESU attends head by head with the same W_Q and
-W_K. A null behaviour of logit 0 and value 0 takes part in every softmax: an empty history is a case like any other.
+Letters: t moments, c candidates of a moment, n = t c targets, l behaviours, k places, h heads, e width of a head, d model
+width. The logit of head h is <W_Q^h target, W_K^h key> / sqrt(e) + a bias of time gap and behaviour kind. The GSU's score is
+the mean of the heads' logits, one folded query per target; the ESU attends head by head with the same W_Q and W_K. A null
+behaviour of logit 0 and value 0 takes part in every softmax: an empty history is a case like any other.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from model.nn import kernels
+from model.nn.inputs import History, Interest, Parts, Seen
 
 # Upper ends of the time-gap buckets: 1 minute to 2 years, log-spaced (ms).
 GAP_EDGES = tuple(int(60_000 * (2 * 365 * 1440) ** (i / 22)) for i in range(23))
 BUCKETS = len(GAP_EDGES) + 1
 KINDS = 4
+_EDGES = np.array(GAP_EDGES, np.int64)
 
 
 def gap_buckets(gap_ms: Tensor) -> Tensor:
     """The bucket of each gap (any shape, ms)."""
     return torch.bucketize(gap_ms, torch.tensor(GAP_EDGES))
-
-
-def select(scores: Tensor, mask: Tensor, k: int) -> Tensor:
-    """Which behaviours each target retrieves: bool [t, c, l] from GSU scores [t, c, l] and mask [t, 1 or c, l]."""
-    scores = scores.masked_fill(~mask, -torch.inf)
-    if scores.shape[-1] <= k:
-        return mask.expand_as(scores)
-    best = scores.topk(k, dim=-1).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True) & mask
 
 
 class TargetAttention(nn.Module):
@@ -52,27 +54,112 @@ class TargetAttention(nn.Module):
         metric = torch.einsum("hde,hfe->df", self.w_q, self.w_k) * (self._scale / len(self.w_q))
         return targets @ metric
 
-    def bias(self, buckets: Tensor, kinds: Tensor) -> Tensor:
-        """Biases [h, t, l] of gap buckets [t, l] and kinds [l]."""
-        return self.gap_bias[:, buckets] + self.kind_bias[:, kinds].unsqueeze(1)
+    def bias(self, gap_ms: Tensor, kinds: Tensor) -> Tensor:
+        """The GSU's bias (any shape) of gaps (ms) and kinds: the mean over heads."""
+        return self.gap_bias.mean(0)[gap_buckets(gap_ms)] + self.kind_bias.mean(0)[kinds]
 
-    def forward(self, targets: Tensor, keys: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend targets [t, c, d] over keys: [l, d] shared by all, [t, l, d] a moment's, or [t, c, l, d] gathered.
+    def select(self, targets: Tensor, parts: Parts, history: History, seen: Seen, k: int) -> Tensor:
+        """The places [n, k] in the history of each target's k best behaviours by the GSU; fewer are padded with -1."""
+        with torch.no_grad():
+            folded = self.fold(targets.detach())
+            gap, kind = _array(self.gap_bias.mean(0)), _array(self.kind_bias.mean(0))
+            out = np.empty((folded.shape[0] * folded.shape[1], k), np.int32)
+            at = 0
+            for begin, ends, nows, rows in _by_user(folded, seen):
+                here = slice(begin, int(ends.max(initial=begin)))
+                items, item = np.unique(history.item[here].numpy(), return_inverse=True)
+                queries, query = np.unique(history.query[here].numpy(), return_inverse=True)
+                by_item = rows @ parts.item[torch.from_numpy(items)].T
+                by_query = rows @ parts.query[torch.from_numpy(queries)].T
+                time, kinds = history.time[here].numpy(), history.kind[here].numpy()
+                kernels.select(
+                    *(by_item.numpy(), by_query.numpy(), item, query, time, kinds),
+                    *(begin, ends, nows, gap, kind, _EDGES, out[at : at + len(rows)]),
+                )
+                at += len(rows)
+        return torch.from_numpy(out)
 
-        bias: [t, 1 or c, h, l]; mask: [t, 1 or c, l]. Returns the interest [t, c, d]; the mass [t, c, h], which is
-        log(1 + sum of exp(logits)), a learned count of matching behaviours; and the weights [t, c, h, l].
+    def forward(self, targets: Tensor, parts: Parts, history: History, seen: Seen, places: Tensor) -> Interest:
+        """Attend targets [t, c, d] over places [t or n, k] (int32, -1: none) of the history.
+
+        The mass is log(1 + sum of exp(logits)), a learned count of matching behaviours.
         """
-        q = torch.einsum("tcd,hde->tche", targets, self.w_q) * self._scale
-        if keys.shape[-2] == 0:
-            return torch.zeros_like(targets), torch.zeros_like(q[..., 0]), q[..., :0]
-        spelled = {2: "lhe", 3: "tlhe", 4: "tclhe"}[keys.dim()]
-        k = torch.einsum("...d,hde->...he", keys, self.w_k)
-        v = torch.einsum("...d,hde->...he", keys, self.w_v)
-        logits = torch.einsum(f"tche,{spelled}->tchl", q, k) + bias
-        logits = logits.masked_fill(~mask.unsqueeze(2), -torch.inf)
-        top = logits.detach().amax(-1, keepdim=True).clamp(min=0)
-        exponents = (logits - top).exp()
-        total = exponents.sum(-1, keepdim=True) + (-top).exp()
-        weights = exponents / total
-        mixed = torch.einsum(f"tchl,{spelled}->tche", weights, v)
-        return mixed.flatten(2) @ self.w_o, (top + total.log()).squeeze(-1), weights
+        t, c, d = targets.shape
+        w_q, w_k, w_v = (w.permute(1, 0, 2).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
+        out, mass, weights = _Attend.apply(  # type: ignore[no-untyped-call]
+            (targets.reshape(t * c, d) @ w_q) * self._scale,
+            parts.item @ w_k,
+            parts.query @ w_k,
+            parts.item @ w_v,
+            parts.query @ w_v,
+            self.gap_bias,
+            self.kind_bias,
+            [x.numpy() for x in (*history, seen.now)],
+            places.numpy(),
+            c,
+        )
+        weights = weights.view(t, c, -1, len(self.w_q)).transpose(2, 3)
+        return Interest((out @ self.w_o).view(t, c, d), mass.view(t, c, -1), weights)
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(x.detach().numpy())
+
+
+def _by_user(folded: Tensor, seen: Seen) -> list[tuple[int, NDArray[Any], NDArray[Any], Tensor]]:
+    """Stretches of moments that share their begin: begin, ends, nows, folded queries [n, d]."""
+    begins, ends, nows = (x.numpy() for x in seen)
+    cuts = [0, *(np.flatnonzero(np.diff(begins)) + 1).tolist(), len(begins)]
+    return [
+        (int(begins[a]), ends[a:b], nows[a:b], folded[a:b].reshape(-1, folded.shape[-1])) for a, b in pairwise(cuts) if b > a
+    ]
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "attend")
+
+
+def _each(run: Callable[[int, int], Any], n: int) -> list[Any]:
+    """Run over stretches of n targets, one a thread of torch's; a few targets are not worth a thread."""
+    threads = torch.get_num_threads()
+    if threads == 1 or n < 256:
+        return [run(0, n)]
+    cuts = np.linspace(0, n, threads + 1).astype(int).tolist()
+    return list(_pool(threads).map(run, cuts[:-1], cuts[1:]))
+
+
+class _Attend(torch.autograd.Function):
+    """`kernels.attend` with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Any:
+        *vectors, gap, kind, history, places, c = given
+        projected = [_array(x) for x in vectors]
+        (n, d), h, k = projected[0].shape, len(gap), places.shape[1]
+        out, mass, weights = (np.empty(shape, np.float32) for shape in ((n, d), (n, h), (n, k, h)))
+        attend, _ = kernels.attention(h, d // h)
+
+        def run(first: int, last: int) -> None:
+            attend(first, last, c, *projected, _array(gap), _array(kind), *history, _EDGES, places, out, mass, weights)
+
+        _each(run, n)
+        ctx.saved = projected, history, places, c, weights, gap.shape, kind.shape
+        found = tuple(torch.from_numpy(x) for x in (out, mass, weights))
+        ctx.mark_non_differentiable(found[2])
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor, d_mass: Tensor, _: Any) -> Any:
+        projected, history, places, c, weights, gap, kind = ctx.saved
+        q = projected[0]
+        slopes, d_q = (_array(d_out), _array(d_mass)), np.empty_like(q)
+        _, backward = kernels.attention(len(d_mass[0]), q.shape[1] // len(d_mass[0]))
+
+        def run(first: int, last: int) -> list[NDArray[Any]]:
+            sums = [np.zeros(shape, np.float32) for shape in (*(x.shape for x in projected[1:]), gap, kind)]
+            backward(first, last, c, *projected, *history, _EDGES, places, weights, *slopes, d_q, *sums)
+            return sums
+
+        sums = [torch.from_numpy(sum(found[1:], found[0])) for found in zip(*_each(run, len(d_q)), strict=True)]
+        return (torch.from_numpy(d_q), *sums, None, None, None)

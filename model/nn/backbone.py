@@ -1,45 +1,27 @@
 """What the PSU pretrains and the click model restores: encoders, one attention, and a user's history under both.
 
-Letters: i distinct items and q distinct queries of a batch, l behaviours, t moments, c candidates, h heads, d width.
+Letters: i distinct items and q distinct queries of a step, t moments, c candidates, k places, d width.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from model.nn.attention import TargetAttention, gap_buckets, select
+from model.nn import units
+from model.nn.attention import TargetAttention
+from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.modalities import ItemEncoder, ItemInputs, QueryEncoder
 
-
-class History(NamedTuple):
-    """A user's behaviours in order of time: rows of the batch's parts (0: none), ms, kinds; all [l]."""
-
-    item: Tensor
-    query: Tensor
-    time: Tensor
-    kind: Tensor
-
-
-class Parts(NamedTuple):
-    """Encoded once a batch: item parts [1 + i, d] (row 0: a search, no item), query parts [1 + q, d] (row 0: none)."""
-
-    item: Tensor
-    query: Tensor
-
-
-class Interest(NamedTuple):
-    """What attention found: interest [t, c, d], mass [t, c, h], weights [t, c, h, l] over the behaviours it saw."""
-
-    vector: Tensor
-    mass: Tensor
-    weights: Tensor
+OWN = ("topk", "all", "recent")
 
 
 class Backbone(nn.Module):
     """Encoders and target attention with its search: which behaviours a target sees.
 
-    search: `topk` (the k best by the GSU), `all` (full attention, as DIN over the whole history), `recent` (the last ones).
+    search: `topk` (the k best by the GSU), `all` (full attention, as DIN over the whole history), `recent` (the last ones),
+    or a unit of `model.nn.units`. For ablations: `history`, how many of the newest behaviours exist at all (0: all), and
+    `without`, modalities that count as missing everywhere (the item encoder's, or `query`; separated by commas).
     """
 
     def __init__(
@@ -54,9 +36,16 @@ class Backbone(nn.Module):
         token_rows: int,
         text_width: int,
         image_width: int,
+        history: int = 0,
+        without: str = "",
     ) -> None:
         super().__init__()
-        self.items = ItemEncoder(dim, id_rows, attribute_rows, text_width, image_width)
+        off = tuple(name for name in without.split(",") if name)
+        self.items = ItemEncoder(dim, id_rows, attribute_rows, text_width, image_width, off)
+        self.history = history
+        # What the search sees in place of the parts, for measuring what codes cost; the ESU sees the parts themselves.
+        self.quantised: Callable[[Parts], Parts] | None = None
+        self.asks = "query" not in off
         self.queries = QueryEncoder(dim, token_rows)
         self.attention = TargetAttention(dim, heads)
         self.no_item = nn.Parameter(torch.zeros(dim))
@@ -66,22 +55,29 @@ class Backbone(nn.Module):
 
     def parts(self, items: ItemInputs, tokens: Tensor) -> Parts:
         """Encode a batch's distinct items [i] and queries' tokens [q, k]."""
+        tokens = tokens * self.asks
         no_query = torch.zeros_like(tokens[:1]) if len(tokens) else torch.zeros(1, 1, dtype=torch.long)
         queries = torch.cat([self.queries(no_query), self.queries(tokens)]) if len(tokens) else self.queries(no_query)
         return Parts(torch.cat([self.no_item.unsqueeze(0), self.items(items)]), queries)
 
-    def interest(self, targets: Tensor, history: History, parts: Parts, prefix: Tensor, now: Tensor) -> Interest:
-        """Attend targets [t, c, d] over the first `prefix` [t] behaviours, as of `now` [t] (ms)."""
-        keys = parts.item[history.item] + parts.query[history.query]
-        place = torch.arange(len(keys))
-        mask = place.unsqueeze(0) < prefix.unsqueeze(1)
-        if self.search == "recent":
-            mask = mask & (place.unsqueeze(0) >= prefix.unsqueeze(1) - self.recent)
-        buckets = gap_buckets((now.unsqueeze(1) - history.time.unsqueeze(0)).clamp(min=0))
-        bias = self.attention.bias(buckets, history.kind).permute(1, 0, 2).unsqueeze(1)  # [t, 1, h, l]
-        seen = mask.unsqueeze(1)
+    def interest(self, targets: Targets, history: History, parts: Parts, seen: Seen) -> Interest:
+        """Attend targets over what the search unit gives each of them to see."""
+        if self.search in OWN:
+            places = self.places(targets.vector, history, parts, seen)
+            found: Interest = self.attention(targets.vector, parts, history, seen, places)
+            return found
+        return units.named(self.search)(self.attention, self.retrieved, targets, history, parts, seen)
+
+    def places(self, targets: Tensor, history: History, parts: Parts, seen: Seen) -> Tensor:
+        """Places [t, k] or [t c, k] of the behaviours that targets [t, c, d] attend to; -1: none."""
         if self.search == "topk":
-            with torch.no_grad():
-                scores = self.attention.fold(targets) @ keys.T + bias.mean(2)
-                seen = select(scores, seen, self.retrieved)
-        return Interest(*self.attention(targets, keys, bias, seen))
+            searched = self.quantised(parts) if self.quantised else parts
+            return self.attention.select(targets, searched, history, seen, self.retrieved)
+        return last(seen, self.recent if self.search == "recent" else len(history.time))
+
+
+def last(seen: Seen, most: int) -> Tensor:
+    """Places [t, k] of the last `most` behaviours that each moment sees, the newest first; -1: none."""
+    length = (seen.end - seen.begin).clamp(max=most)
+    back = torch.arange(int(length.max()) if len(length) else 0)
+    return torch.where(back < length.unsqueeze(1), seen.end.unsqueeze(1) - 1 - back, -1).int()

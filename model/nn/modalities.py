@@ -27,8 +27,17 @@ class ItemEncoder(nn.Module):
 
     modalities = ("id", "attribute", "text", "image")
 
-    def __init__(self, dim: int, id_rows: int, attribute_rows: int, text_width: int, image_width: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        id_rows: int,
+        attribute_rows: int,
+        text_width: int,
+        image_width: int,
+        without: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
+        self._kept = torch.tensor([name not in without for name in self.modalities])
         self.id_table = nn.Embedding(id_rows, dim, sparse=True)
         self.attribute_table = nn.Embedding(attribute_rows, dim, sparse=True, padding_idx=0)
         self.text = nn.Linear(text_width, dim, bias=False)
@@ -53,7 +62,7 @@ class ItemEncoder(nn.Module):
         attribute = self.attribute_table(items.attributes).sum(1) / some.clamp(min=1).sqrt().unsqueeze(1)
         image = items.image if items.image.shape[1] else items.text.new_zeros(len(items.row), 1)
         vectors = torch.stack([self.id_table(items.row), attribute, self.text(items.text), self.image(image)], 1)
-        present = torch.stack([items.row > 0, some > 0, items.text_ok, items.image_ok], 1)
+        present = torch.stack([items.row > 0, some > 0, items.text_ok, items.image_ok], 1) & self._kept
         return torch.einsum("nmd,mde->nme", vectors, self.project) * present.unsqueeze(2), present
 
     def gates(self, vectors: Tensor, present: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.nn.backbone import Backbone, History, Parts
+from model.nn.backbone import Backbone
+from model.nn.inputs import History, Parts, Seen, Targets
 
 TEMPERATURE = 0.1
 
@@ -22,10 +23,10 @@ class PSU(nn.Module):
         self.direct = nn.Linear(heads, 1)
         nn.init.constant_(self.direct.weight, 1 / heads)
 
-    def score(self, items: Tensor, queries: Tensor, history: History, parts: Parts, prefix: Tensor, now: Tensor) -> Tensor:
+    def score(self, items: Tensor, queries: Tensor, history: History, parts: Parts, seen: Seen) -> Tensor:
         """Scores [t, c] of candidate pairs, rows items [t, c] and queries [t, c] of the parts."""
-        item, query = parts.item[items], parts.query[queries]
-        found = self.backbone.interest(item + query, history, parts, prefix, now)
+        item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
+        found = self.backbone.interest(Targets(item + query, items, queries), history, parts, seen)
         features = torch.cat([found.vector, item, found.vector * item, found.mass], -1)
         scores: Tensor = self.head(features) + self.direct(found.mass)
         return scores.squeeze(-1)

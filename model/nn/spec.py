@@ -21,6 +21,8 @@ class Spec:
     token_rows: int
     text_width: int
     image_width: int
+    history: int = 0  # the newest behaviours that exist for the model; 0: all
+    without: str = ""
 
     def backbone(self) -> Backbone:
         """A new backbone."""
@@ -35,12 +37,14 @@ class Spec:
             self.token_rows,
             self.text_width,
             self.image_width,
+            self.history,
+            self.without,
         )
 
     def psu(self) -> PSU:
         """A new Pretraining Search Unit."""
         return PSU(self.backbone(), self.dim, self.heads)
 
-    def click(self) -> ClickModel:
-        """A new click model."""
-        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows)
+    def click(self, dropout: float = 0.0) -> ClickModel:
+        """A new click model; dropout is for training only."""
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout)

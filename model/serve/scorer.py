@@ -18,13 +18,14 @@ from features.settings import settings
 from features.state import Pairing
 from model.bundle import Bundle, Table
 from model.compute import tune
-from model.nn.attention import gap_buckets
-from model.nn.backbone import History, Interest
-from model.nn.click import context, repeats
+from model.nn.backbone import last
 from model.nn.content import contents, text_encoder, tokens
+from model.nn.features import context, repeats
+from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.search.choose import search
-from model.search.keys import Keys, Parts, Rows
+from model.search.keys import Coded, Keys, Rows
+from model.search.keys import Parts as Searched
 from model.serve.explain import explain
 
 Floats = NDArray[np.float32]
@@ -67,24 +68,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Parts of the table and of m entities that it does not know; rows [n] of the ids that were asked for.
+    """Distinct entities [n], coded, with biases [n] and popularity [n, 3]; row 0 stands for "none"."""
 
-    known [m] and bias [m] are those of the m.
-    """
-
-    table: Table
-    parts: Parts
-    rows: Rows
-    known: NDArray[np.bool_]
+    ids: NDArray[np.uint64]
+    coded: Coded
     bias: Floats
+    popularity: Floats
+    known: NDArray[np.bool_]
 
-    def of(self, rows: Rows) -> tuple[NDArray[np.bool_], Floats]:
-        """Whether entities of rows [c] are known, by the table or from Feast, and their biases [c]."""
-        size = len(self.table.bias)
-        known, bias = rows > 0, self.table.bias[np.minimum(rows, size - 1)]
-        late = rows >= size
-        known[late], bias[late] = self.known[rows[late] - size], self.bias[rows[late] - size]
-        return known, bias
+    @property
+    def parts(self) -> Floats:
+        """Parts [n, d]."""
+        return self.coded.parts
+
+    def rows(self, ids: NDArray[np.uint64]) -> Ints:
+        """Rows of ids, all of which are here."""
+        return np.searchsorted(self.ids, ids)
 
 
 class Scorer:
@@ -123,35 +122,37 @@ class Scorer:
         clock.lap("sequence")
         ids = np.array([entity_id(key) for key in candidates], np.uint64)
         asked = np.array([entity_id(query_text(query)) if query and query.strip() else 0], np.uint64)
-        items = self._items(np.concatenate([records["item"], ids]))
-        queries = self._queries(np.concatenate([records["query"], asked]), query)
+        items = self._items(np.unique(np.concatenate([[np.uint64(0)], records["item"], ids])))
+        queries = self._queries(np.unique(np.concatenate([[np.uint64(0)], records["query"], asked])), query)
         clock.lap("encode")
-        rows = items.rows[len(records) :]
-        known, item_bias = items.of(rows)
-        item_part = torch.from_numpy(items.parts.take(rows)).unsqueeze(0)
-        query_part = torch.from_numpy(queries.parts.take(queries.rows[len(records) :])).expand_as(item_part)
+        rows = items.rows(ids)
+        parts = Parts(torch.from_numpy(items.parts), torch.from_numpy(queries.parts))
+        item_part = parts.item[rows].unsqueeze(0)
+        query_part = parts.query[queries.rows(asked)].expand_as(item_part)
         target = item_part + query_part
-        keys, gaps = self._keys(records, items, queries, time_ms)
+        history = History(
+            torch.from_numpy(items.rows(records["item"])),
+            torch.from_numpy(queries.rows(records["query"])),
+            torch.from_numpy(records["time"].astype(np.int64)),
+            torch.from_numpy(records["kind"].astype(np.int64)),
+        )
+        seen = Seen.of_one(torch.tensor([len(records)]), torch.tensor([time_ms]))
+        model, attention = self._model, self._model.backbone.attention
         with torch.inference_mode():
-            folded = self._model.backbone.attention.fold(target[0]).numpy()
-            books, k = self._bundle.codebooks, self._retrieved(len(records))
-            found = search(folded, keys, k, books, self._method).astype(np.int64)
+            folded = attention.fold(target[0]).numpy()
+            bias = attention.bias((seen.now - history.time).clamp(min=0), history.kind).numpy()
+            item_rows, query_rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
+            keys = Keys(Searched(items.coded), item_rows, Searched(queries.coded), query_rows, bias)
+            found = np.array(search(folded, keys, self._retrieved(len(records)), self._bundle.codebooks, self._method))
             clock.lap("search")
-            long = self._attend(target, keys, found, gaps, records)
-            recent = self._recent(target, keys, gaps, records)
-            seen, asked_rows = _compact(keys.item_rows, rows)
-            history = History(
-                torch.from_numpy(seen),
-                torch.from_numpy(keys.query_rows.astype(np.int64)),
-                torch.from_numpy(records["time"].astype(np.int64)),
-                torch.from_numpy(records["kind"].astype(np.int64)),
-            )
-            prefix, now = torch.tensor([len(records)]), torch.tensor([time_ms])
-            about = context(now, history.time[-1:] if len(records) else now, prefix)
-            bias = torch.from_numpy(item_bias).unsqueeze(0)
-            again = repeats(history, prefix, now, torch.from_numpy(asked_rows).unsqueeze(0), 1 + len(rows))
-            odds = self._model.combine(long, recent, item_part, query_part, again, bias, about)[0].numpy().astype(np.float64)
+            long = attention(target, parts, history, seen, torch.from_numpy(found.astype(np.int32)))
+            recent = model.recent(target, parts, history, seen, last(seen, model.backbone.recent))
+            again = repeats(history, seen, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
+            plain = torch.from_numpy(items.popularity[rows]).unsqueeze(0), torch.from_numpy(items.bias[rows]).unsqueeze(0)
+            about = context(history, seen)
+            odds = model.combine(long, recent, item_part, query_part, again, *plain, about)[0].numpy().astype(np.float64)
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
+        known = items.known[rows]
         answer = Answer(
             self.version,
             user,
@@ -192,14 +193,20 @@ class Scorer:
     def _items(self, ids: NDArray[np.uint64]) -> Encoded:
         """Parts of items: from the table, or from Feast content with the bundle's encoders for those it does not know."""
         table = self._bundle.items
-        rows, cold = _cold(table, ids)
+        rows = table.rows(ids)
+        found = _take(table, ids, rows)
+        cold = np.flatnonzero(rows < 0)
         if not len(cold):
-            return Encoded(table, Parts(table.coded), rows, np.empty(0, bool), np.empty(0, np.float32))
-        known, inputs = self._content(cold)
+            return found
+        content = self._content(ids[cold])
         with torch.inference_mode():
-            coded = self._bundle.codebooks.code_items(self._model.backbone.items(inputs).numpy())
-        bias = np.full(len(cold), float(self._model.item_bias.weight.detach()[0, 0]), np.float32)
-        return Encoded(table, Parts(table.coded, coded), rows, known, bias)
+            parts = self._model.backbone.items(content[1]).numpy()
+        found.parts[cold] = parts
+        found.coded.codes[cold] = self._bundle.codebooks.item.encode(parts)
+        found.coded.cells[cold] = self._bundle.codebooks.coarse.assign(parts)
+        found.bias[cold] = float(self._model.item_bias.weight.detach()[0, 0])
+        found.known[cold] = content[0]
+        return found
 
     def _content(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], ItemInputs]:
         try:
@@ -222,51 +229,28 @@ class Scorer:
     def _queries(self, ids: NDArray[np.uint64], asked: str | None) -> Encoded:
         """Parts of queries: from the table, or from their words for those that no model has seen."""
         table = self._bundle.queries
-        rows, cold = _cold(table, ids)
+        rows = table.rows(ids)
+        found = _take(table, ids, rows)
+        cold = np.flatnonzero(rows < 0)
         if not len(cold):
-            return Encoded(table, Parts(table.coded), rows, np.empty(0, bool), np.empty(0, np.float32))
+            return found
         own = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
-        elsewhere = [int(i) for i in cold if int(i) not in own]
+        elsewhere = [int(i) for i in ids[cold] if int(i) not in own]
         try:
             texts = dict(zip(elsewhere, self._online.queries(elsewhere), strict=True))
         except Exception:  # the store is away: behaviours of unknown queries count as without one
             texts = {}
-        words = [own.get(int(i)) or texts.get(int(i)) or "" for i in cold]
+        words = [own.get(int(i)) or texts.get(int(i)) or "" for i in ids[cold]]
         with torch.inference_mode():
             hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
-            coded = self._bundle.codebooks.code_queries(self._model.backbone.queries(torch.from_numpy(hashed)).numpy())
-        return Encoded(table, Parts(table.coded, coded), rows, np.ones(len(cold), bool), np.zeros(len(cold), np.float32))
-
-    def _keys(self, records: Records, items: Encoded, queries: Encoded, now: int) -> tuple[Keys, torch.Tensor]:
-        """The history to search, with the GSU's bias as of now, and the gap bucket [l] of each behaviour."""
-        gaps = gap_buckets(torch.from_numpy(now - records["time"].astype(np.int64)).clamp(min=0))
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))
-        with torch.inference_mode():
-            bias = self._model.backbone.attention.bias(gaps.unsqueeze(0), kinds).mean(0)[0].numpy()
-        length = len(records)
-        return Keys(items.parts, items.rows[:length], queries.parts, queries.rows[:length], bias), gaps
+            parts = self._model.backbone.queries(torch.from_numpy(hashed)).numpy()
+        found.parts[cold] = parts
+        found.coded.codes[cold] = self._bundle.codebooks.query.encode(parts)
+        return found
 
     def _retrieved(self, length: int) -> int:
         spec = self._bundle.spec
         return spec.retrieved if spec.search == "topk" else length
-
-    def _attend(self, target: torch.Tensor, keys: Keys, found: Ints, gaps: torch.Tensor, records: Records) -> Interest:
-        """The ESU over what each candidate retrieved [c, k]: targets [1, c, d]."""
-        attention = self._model.backbone.attention
-        gathered = torch.from_numpy(keys.gather(found)).unsqueeze(0)
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))
-        place = torch.from_numpy(found)
-        bias = (attention.gap_bias[:, gaps] + attention.kind_bias[:, kinds])[:, place].permute(1, 0, 2).unsqueeze(0)
-        return Interest(*attention(target, gathered, bias, torch.ones(1, *found.shape, dtype=torch.bool)))
-
-    def _recent(self, target: torch.Tensor, keys: Keys, gaps: torch.Tensor, records: Records) -> Interest:
-        """The most recent behaviours, the same for all candidates."""
-        attention = self._model.recent
-        last = np.arange(max(0, len(records) - self._bundle.spec.recent), len(records))
-        shared = torch.from_numpy(keys.gather(last))
-        kinds = torch.from_numpy(records["kind"].astype(np.int64))[last]
-        bias = attention.bias(gaps[last].unsqueeze(0), kinds).permute(1, 0, 2).unsqueeze(1)
-        return Interest(*attention(target, shared, bias, torch.ones(1, 1, len(last), dtype=torch.bool)))
 
     def _explain(self, records: Records, found: Ints, weights: Floats, candidate: str, now: int) -> dict[str, Any]:
         try:
@@ -289,19 +273,8 @@ class _Clock:
         return time.perf_counter() - self._begin
 
 
-def _cold(table: Table, ids: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.uint64]]:
-    """Rows [n] of ids, and the distinct ids [m] that the table does not know: theirs are the rows after its own."""
-    rows = table.rows(ids)
-    late = np.flatnonzero(rows < 0)
-    cold, place = np.unique(ids[late], return_inverse=True)
-    rows[late] = len(table.parts) + place
-    return rows, cold
-
-
-def _compact(history: Rows, candidates: Rows) -> tuple[Ints, Ints]:
-    """Both renumbered [l] and [c]: candidates from 1 on, and 0 for what is none of them."""
-    distinct, place = np.unique(candidates, return_inverse=True)
-    if not len(distinct):
-        return np.zeros(len(history), np.int64), place
-    found = np.searchsorted(distinct, history).clip(max=len(distinct) - 1)
-    return np.where(distinct[found] == history, 1 + found, 0).astype(np.int64), (1 + place).astype(np.int64)
+def _take(table: Table, ids: NDArray[np.uint64], rows: Rows) -> Encoded:
+    """Rows of a table, copied; those of unknown ids (row -1) are to be filled in. Id 0 is known only as "none"."""
+    here = np.maximum(rows, 0)
+    coded = Coded(table.parts[here], table.cells[here], table.codes[here])
+    return Encoded(ids, coded, table.bias[here], table.popularity[here], rows > 0)

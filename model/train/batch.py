@@ -1,63 +1,115 @@
-"""A step's users with their items and queries encoded once, whatever repeats within and between them."""
+"""A step's users with their items and queries encoded once, whatever repeats within and between them.
+
+Letters: u users, t moments of all of them, c candidates (padded to the most), l behaviours of all of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.nn.backbone import Backbone, History, Parts
+from model.nn.backbone import OWN, Backbone
+from model.nn.inputs import History, Parts, Seen
 from model.train.dataset import Dataset
+from model.train.moments import Moments
 
 Ints = NDArray[np.int64]
 
 
-@dataclass
-class Encoded:
-    """Parts of a step's distinct items and queries; `item` and `query` map dataset rows (any shape) to rows of the parts."""
+@dataclass(frozen=True)
+class Step:
+    """What a model scores at once: candidates' rows of the parts and of the data set [t, c]; labels as in `Moments`."""
 
     parts: Parts
+    history: History
+    seen: Seen
+    items: Tensor
+    queries: Tensor
     item_rows: Ints
-    query_rows: Ints
+    labels: Tensor
+    source: Tensor
+    position: Tensor
+    real: Tensor
+    distinct_items: Ints  # data set rows of parts.item[1:]
+    behaviours: Ints  # places of the history in the data set's records
+    sizes: list[tuple[int, int]]  # moments and candidates of each user
 
-    def item(self, rows: Ints) -> Tensor:
-        """Rows of `parts.item`; dataset row 0 stays 0."""
-        return _local(self.item_rows, rows)
+    def split(self, scores: Tensor) -> list[Tensor]:
+        """Scores [t, c] by user, without the padding."""
+        pieces = torch.split(scores, [t for t, _ in self.sizes])
+        return [piece[:, :c] for piece, (_, c) in zip(pieces, self.sizes, strict=True)]
 
-    def query(self, rows: Ints) -> Tensor:
-        """Rows of `parts.query`; dataset row 0 stays 0."""
-        return _local(self.query_rows, rows)
 
-    def history(self, dataset: Dataset, user: int, length: int) -> History:
-        """A user's first `length` behaviours, in rows of the parts."""
-        whole = dataset.history(user)
-        cut = [column[:length] for column in whole]
-        return History(self.item(cut[0].numpy()), self.query(cut[1].numpy()), cut[2], cut[3])
+def prepare(
+    backbone: Backbone,
+    dataset: Dataset,
+    vocabulary: Ints,
+    moments: Sequence[Moments],
+    id_dropout: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Step:
+    """Encode what these users' histories and candidates mention. id_dropout: share of items shown without their id."""
+    starts = dataset.histories.offsets
+    lengths = [int(m.prefix.max(initial=0)) for m in moments]
+    at = np.concatenate([np.arange(starts[m.user], starts[m.user] + n) for m, n in zip(moments, lengths, strict=True)])
+    begins = np.cumsum([0, *lengths[:-1]])
+    begin = np.repeat(begins, [len(m.prefix) for m in moments])
+    end = begin + np.concatenate([m.prefix for m in moments])
+    if backbone.history:
+        begin = np.maximum(begin, end - backbone.history)
+    items, queries = _stack([m.items for m in moments], 0), _stack([m.queries for m in moments], 0)
+    item_rows, query_rows = _distinct(dataset.item_rows[at], items), _distinct(dataset.query_rows[at], queries)
+    inputs = dataset.item_inputs(item_rows, vocabulary)
+    if id_dropout and rng is not None:
+        inputs = inputs._replace(row=inputs.row * torch.from_numpy(rng.random(len(item_rows)) >= id_dropout))
+    records = dataset.histories.records
+    history = History(
+        _local(item_rows, dataset.item_rows[at]),
+        _local(query_rows, dataset.query_rows[at]),
+        torch.from_numpy(records["time"][at].astype(np.int64)),
+        torch.from_numpy(records["kind"][at].astype(np.int64)),
+    )
+    seen = Seen(
+        torch.from_numpy(begin),
+        torch.from_numpy(end),
+        torch.from_numpy(np.concatenate([m.now for m in moments])),
+    )
+    parts = backbone.parts(inputs, torch.from_numpy(dataset.tokens[query_rows - 1]))
+    if backbone.search not in OWN:
+        parts = parts._replace(frozen=dataset.frozen(item_rows, query_rows))
+    return Step(
+        parts,
+        history,
+        seen,
+        _local(item_rows, items),
+        _local(query_rows, queries),
+        items,
+        torch.from_numpy(_stack([m.labels for m in moments], 0)),
+        torch.from_numpy(np.concatenate([m.source for m in moments])),
+        torch.from_numpy(_stack([m.position for m in moments], -1)),
+        torch.from_numpy(_stack([m.real for m in moments], False)),
+        item_rows,
+        at,
+        [m.items.shape for m in moments],
+    )
+
+
+def _distinct(*rows: Ints) -> Ints:
+    found = np.unique(np.concatenate([x.ravel() for x in rows]))
+    return found[found > 0]
 
 
 def _local(known: Ints, rows: Ints) -> Tensor:
     return torch.from_numpy(np.where(rows > 0, np.searchsorted(known, rows) + 1, 0))
 
 
-def encode(
-    backbone: Backbone,
-    dataset: Dataset,
-    vocabulary: Ints,
-    users: Sequence[tuple[int, int]],
-    items: Sequence[Ints],
-    queries: Sequence[Ints],
-    id_dropout: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> Encoded:
-    """Encode what the histories (user, length) and these rows mention. id_dropout: share of items shown without their id."""
-    starts = dataset.histories.offsets
-    seen = [slice(starts[user], starts[user] + length) for user, length in users]
-    item_rows = np.unique(np.concatenate([*(dataset.item_rows[s] for s in seen), *(x.ravel() for x in items)]))
-    query_rows = np.unique(np.concatenate([*(dataset.query_rows[s] for s in seen), *(x.ravel() for x in queries)]))
-    item_rows, query_rows = item_rows[item_rows > 0], query_rows[query_rows > 0]
-    inputs = dataset.item_inputs(item_rows, vocabulary)
-    if id_dropout and rng is not None:
-        inputs = inputs._replace(row=inputs.row * torch.from_numpy(rng.random(len(item_rows)) >= id_dropout))
-    return Encoded(backbone.parts(inputs, torch.from_numpy(dataset.tokens[query_rows - 1])), item_rows, query_rows)
+def _stack(columns: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
+    """Columns [t_u, c_u] under each other [t, c], padded to the widest."""
+    widest = max(column.shape[1] for column in columns)
+    return np.concatenate(
+        [np.pad(column, ((0, 0), (0, widest - column.shape[1])), constant_values=fill) for column in columns]
+    )

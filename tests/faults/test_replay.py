@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from benchmarks.harness.load import event, message
 from benchmarks.harness.stand import Stand, finish

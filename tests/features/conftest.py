@@ -141,7 +141,7 @@ class Place:
             for key in node.client().scan_iter(f"seminar:{view}:{{*}}r*{user}")
         ]
         assert len(found) == 1
-        return int(found[0] - HEADER.itemsize) // RECORD.itemsize
+        return int(found[0] - HEADER) // RECORD.itemsize
 
     def keys(self, pattern: str = "*") -> list[bytes]:
         """Keys of all servers."""

@@ -280,7 +280,7 @@ def write_on(home: Path, batches: int, acknowledged: Any) -> None:
 
 def test_readers_never_see_less_than_was_acknowledged(tmp_path: Path) -> None:
     """A writer, two compactors without any grace, and a reader that looks all the time."""
-    batches, stop, acknowledged = 120, SPAWN.Event(), SPAWN.Value("i", 0)
+    batches, stop, acknowledged = 60, SPAWN.Event(), SPAWN.Value("i", 0)
     counts = [SPAWN.Value("i", 0) for _ in range(2)]
     compactors = [SPAWN.Process(target=compact_on, args=(tmp_path, stop, count)) for count in counts]
     writer = SPAWN.Process(target=write_on, args=(tmp_path, batches, acknowledged))
@@ -297,7 +297,7 @@ def test_readers_never_see_less_than_was_acknowledged(tmp_path: Path) -> None:
             assert sizes.get("u", 0) >= 3 * least
             assert sizes.get("v", 0) >= least
             looks += 1
-        assert looks > 10
+        assert looks > 5
     finally:
         stop.set()
         for process in (*compactors, writer):

@@ -18,6 +18,7 @@ def test_opening_before_applying_names_the_command(tmp_path: Path, monkeypatch: 
         open_store()
 
 
+@pytest.mark.long
 def test_stock_feast_apply_registers_what_the_definitions_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMINAR_HOME", str(tmp_path / "var"))
     (tmp_path / "var").mkdir()

@@ -1,5 +1,6 @@
 """Whose store it is: new ones are paired, an emptied or foreign one is refused; watermarks."""
 
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,19 @@ def test_a_reader_learns_that_its_store_was_emptied_or_swapped(home: Path) -> No
     assert "belongs to another history" in pairing.trouble()
     empty_the_store(home)
     assert "was emptied" in pairing.trouble()
+
+
+def test_a_writer_with_a_clock_that_is_ahead_holds_no_later_one_back(home: Path) -> None:
+    online = Online()
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Ahead":  # type: ignore[override]
+            return cls.fromtimestamp(datetime.now(UTC).timestamp() + 3600, tz)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.online.datetime", Ahead)
+        write_watermarks(online, {"t/0": Watermark(5, 1000)})
+    write_watermarks(online, {"t/0": Watermark(6, 1001)})
+    write_watermarks(online, {"t/0": Watermark(7, 1002)})
+    assert watermarks(online)["t/0"].offset == 7

@@ -1,7 +1,7 @@
 import torch
 
-from model.nn.backbone import History, Parts
-from model.nn.click import HALF_LIVES_DAYS, context, repeats, restore
+from model.nn.click import ClickModel, restore
+from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.nn.spec import Spec
 
@@ -20,15 +20,30 @@ def some_items(n: int) -> ItemInputs:
     )
 
 
-def test_repeats_by_hand() -> None:
-    history = History(torch.tensor([1, 2, 1]), torch.zeros(3).long(), torch.tensor([0, DAY, 30 * DAY]), torch.ones(3).long())
-    found = repeats(history, torch.tensor([2, 3]), torch.tensor([30 * DAY, 30 * DAY]), torch.tensor([[1, 0], [1, 2]]), 3)
-    thirty = HALF_LIVES_DAYS.index(30.0)
-    once, twice = torch.tensor(10 * 0.5).log1p(), torch.tensor(10 * 1.5).log1p()
-    assert torch.allclose(found[0, 0, thirty], once)
-    assert torch.allclose(found[1, 0, thirty], twice)
-    assert torch.allclose(found[1, 0, -1], torch.tensor(20.0).log1p())
-    assert (found[0, 1] == 0).all()  # row 0 is no item
+def score(
+    model: ClickModel, items: torch.Tensor, rows: torch.Tensor, history: History, parts: Parts, seen: Seen
+) -> torch.Tensor:
+    found: torch.Tensor = model(items, torch.zeros_like(items), rows, torch.zeros(*items.shape, 3), history, parts, seen)
+    return found
+
+
+def test_users_side_by_side_are_scored_as_each_alone() -> None:
+    torch.manual_seed(0)
+    for search in ("topk", "all", "recent"):
+        model = Spec(**{**SPEC.__dict__, "search": search}).click().eval()
+        torch.nn.init.normal_(model.head[-1].weight)
+        parts = model.backbone.parts(some_items(5), torch.ones(3, 4, dtype=torch.long))
+        queries = torch.zeros(9, dtype=torch.long)
+        both = History(torch.arange(9) % 6, queries, torch.cat([torch.arange(5), torch.arange(4)]) * DAY, queries)
+        items = torch.tensor([[1, 2, 3], [4, 5, 1]])
+        seen = Seen(torch.tensor([0, 5]), torch.tensor([5, 9]), torch.tensor([6 * DAY, 5 * DAY]))
+        together = score(model, items, items % 5, both, parts, seen)
+        for i, here in enumerate((slice(0, 5), slice(5, 9))):
+            mine = History(*(column[here] for column in both))
+            alone = Seen.of_one(seen.end[i : i + 1] - seen.begin[i], seen.now[i : i + 1])
+            assert torch.allclose(
+                score(model, items[i : i + 1], items[i : i + 1] % 5, mine, parts, alone)[0], together[i], atol=1e-6
+            )
 
 
 def test_scores_do_not_depend_on_what_lies_after_the_prefix() -> None:
@@ -44,8 +59,8 @@ def test_scores_do_not_depend_on_what_lies_after_the_prefix() -> None:
         later.item[4:] = 5
         later.time[4:] += 5 * DAY
         items, rows = torch.tensor([[1, 2, 3], [4, 5, 1]]), torch.tensor([[1, 2, 3], [4, 0, 1]])
-        prefix, now = torch.tensor([4, 3]), torch.tensor([4 * DAY, 3 * DAY])
-        scores = [model(items, torch.zeros_like(items), rows, h, parts, prefix, now) for h in (history, later)]
+        seen = Seen.of_one(torch.tensor([4, 3]), torch.tensor([4 * DAY, 3 * DAY]))
+        scores = [score(model, items, rows, h, parts, seen) for h in (history, later)]
         assert torch.equal(*scores)
         assert torch.isfinite(scores[0]).all()
 
@@ -55,15 +70,9 @@ def test_an_empty_history_is_scored() -> None:
     parts = model.backbone.parts(some_items(2), torch.ones(1, 4, dtype=torch.long))
     empty = History(*(torch.zeros(0, dtype=torch.long) for _ in range(4)))
     items = torch.tensor([[1, 2]])
-    scores = model(items, torch.zeros_like(items), items, empty, parts, torch.tensor([0]), torch.tensor([DAY]))
+    scores = score(model, items, items, empty, parts, Seen.of_one(torch.tensor([0]), torch.tensor([DAY])))
     assert scores.shape == (1, 2)
     assert torch.isfinite(scores).all()
-
-
-def test_context_is_bounded() -> None:
-    found = context(torch.tensor([0, 10**13]), torch.tensor([0, 0]), torch.tensor([0, 100_000]))
-    assert found.shape == (2, 6)
-    assert found.abs().max() < 10
 
 
 def test_every_attention_head_is_trained() -> None:
@@ -72,7 +81,7 @@ def test_every_attention_head_is_trained() -> None:
     parts = model.backbone.parts(some_items(4), torch.ones(1, 4, dtype=torch.long))
     history = History(torch.tensor([1, 2, 3, 4, 1, 2]), torch.ones(6).long(), torch.arange(6) * DAY, torch.ones(6).long())
     items = torch.tensor([[1, 2]])
-    model(items, items * 0, items, history, parts, torch.tensor([6]), torch.tensor([7 * DAY])).sum().backward()
+    score(model, items, items, history, parts, Seen.of_one(torch.tensor([6]), torch.tensor([7 * DAY]))).sum().backward()
     for name in ("w_q", "w_k", "w_v", "w_o", "gap_bias", "kind_bias"):
         grad = getattr(model.backbone.attention, name).grad
         assert grad is not None, name

@@ -16,7 +16,8 @@ from model.serve.scorer import Scorer
 from model.train import checkpoint
 from model.train.ctr import logits
 from model.train.dataset import load
-from model.train.examples import Row, pad
+from model.train.moments import Row, pad
+from model.train.popularity import Popularity
 from tests.model.conftest import Trained
 
 ITEMS = [f"{kind}-{i}" for kind in ("milk", "bread", "rice") for i in range(4)]
@@ -40,7 +41,8 @@ def test_serving_scores_what_training_would(scorer: Scorer, trained: Trained, qu
     asked = 1 + dataset.query_ids.tolist().index(entity_id(query)) if query else 0
     now = trained.windows.end
     row = Row(len(dataset.histories.of(2)), now, asked, rows, np.zeros(len(rows), np.float32), 0, None)
-    expected = logits(model.eval(), dataset, saved.vocabulary(dataset), [pad(2, [row])])[0][0].detach().numpy()
+    popularity = Popularity(dataset, now)
+    expected = logits(model.eval(), dataset, saved.vocabulary(dataset), [pad(2, [row])], popularity)[0][0].detach().numpy()
     answer = scorer.score(user, ITEMS, query=query, time_ms=now)
     scale, shift = trained.metrics["logistic"]["seminar"]
     assert answer.degraded == []
@@ -98,12 +100,12 @@ def test_a_cold_item_of_the_history_is_searched_like_any_other(scorer: Scorer, t
     folder = path(trained.home / "bundles", trained.bundle)
     for method in ("exact", "cells", "pq"):
         other = Scorer(bundle.load(folder), Online(), method=method)
-        encoded = other._items(records["item"])
-        assert encoded.parts.more is not None
-        assert len(encoded.parts.more.parts) == 3
+        encoded = other._items(np.unique(records["item"]))
+        cold = np.isin(encoded.ids, [entity_id(key) for key in keys])
+        assert cold.sum() == 3
         books = other._bundle.codebooks
-        assert np.array_equal(encoded.parts.more.cells, books.coarse.assign(encoded.parts.more.parts))
-        assert np.array_equal(encoded.parts.more.codes, books.item.encode(encoded.parts.more.parts))
+        assert np.array_equal(encoded.coded.cells[cold], books.coarse.assign(encoded.parts[cold]))
+        assert np.array_equal(encoded.coded.codes[cold], books.item.encode(encoded.parts[cold]))
         found = other.score("user-late", ["milk-0", keys[0]], time_ms=now, explain=True)
         assert found.reasons == [None, None]
         assert found.explanation is not None

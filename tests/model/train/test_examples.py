@@ -12,8 +12,10 @@ from features.record import RECORD
 from model.train import checkpoint
 from model.train.ctr import logits
 from model.train.dataset import Dataset, load, vocabulary
-from model.train.evaluate import later_targets
-from model.train.examples import ClickExamples, Row, browses, impressions, pad, session_time
+from model.train.examples import ClickExamples, browses, impressions
+from model.train.lists import later, on_sale
+from model.train.moments import Row, pad, session_time
+from model.train.popularity import Popularity
 from tests.model.conftest import Trained
 
 
@@ -24,7 +26,8 @@ def scores(found: Dataset, trained: Trained, user: int, prefix: int, now: int) -
     items = np.arange(1, 30)
     row = Row(prefix, now, 1, items, np.zeros(29, np.float32), 0, None)
     with torch.no_grad():
-        return logits(model.eval(), found, saved.vocabulary(found), [pad(user, [row])])[0]
+        popularity = Popularity(found, trained.windows.end)
+        return logits(model.eval(), found, saved.vocabulary(found), [pad(user, [row])], popularity)[0]
 
 
 def test_what_happens_at_and_after_a_target_changes_no_score(trained: Trained, tmp_path: Path) -> None:
@@ -102,7 +105,8 @@ def test_examples_say_where_their_labels_come_from(trained: Trained) -> None:
     examples = ClickExamples(trained.home, found, trained.windows.t1, trained.windows.t2, 10)
     assert examples.labels()["impressions"] > 0
     rng = np.random.default_rng(0)
-    drawn = examples.draw(rng, int(examples.users[0]), 8)
+    drawn, other = examples.draw(rng, examples.users[:2], 8)
+    assert (drawn.user, other.user) == tuple(examples.users[:2])
     assert set(drawn.source.tolist()) == {0, 1}
     sampled = drawn.source == 0
     assert (drawn.labels[sampled, 0] == 1).all()
@@ -115,9 +119,10 @@ def test_examples_say_where_their_labels_come_from(trained: Trained) -> None:
 def test_evaluation_lists_are_the_same_for_everyone(trained: Trained) -> None:
     found = load(trained.home, trained.windows.end, trained.config.model)
     window = trained.windows.t3, trained.windows.end
+    sold = on_sale(trained.home, found)
     for mode in ("recommendation", "search"):
-        first, again = (later_targets(found, *window, 40, mode, 0) for _ in range(2))
-        assert first.digest() == again.digest() != later_targets(found, *window, 40, mode, 1).digest()
+        first, again = (later(found, sold, *window, 40, mode, 0) for _ in range(2))
+        assert first.digest() == again.digest() != later(found, sold, *window, 40, mode, 1).digest()
         for m in first.moments:
             assert (m.labels[:, 0] == 1).all()
             assert (m.labels.sum(1) == 1).all()

@@ -11,6 +11,7 @@ from model.config import Config, Windows
 from model.train import checkpoint
 from model.train.ctr import finetune
 from model.train.dataset import load, vocabulary
+from model.train.evaluate import evaluate
 from model.train.psu import pretrain
 from tests.model.conftest import Trained
 
@@ -82,7 +83,22 @@ def test_evaluation_covers_methods_and_modes(trained: Trained) -> None:
     for row in found.values():
         assert row["gauc_lo"] <= row["gauc"] <= row["gauc_hi"]
         assert 0 <= row["ndcg10"] <= row["hit10"] <= 1
+        assert row["queries"] == {"recommendation": "no query", "search": "recorded queries"}[row["mode"]]
+        assert row["slices"]["repeat"]["n_targets"] + row["slices"]["explore"]["n_targets"] == row["n_targets"]
+        assert {f"{name}{k}" for name in ("hit", "ndcg") for k in (1, 5, 10, 50)} < row.keys()
     assert found["seminar", "recommendation"]["gauc"] > 0.6  # users keep to two of six categories
+
+
+def test_targets_can_be_ranked_among_the_whole_catalogue(trained: Trained) -> None:
+    checkpoints = {"seminar": trained.tuned["checkpoint"]}
+    found = evaluate(trained.home, checkpoints=checkpoints, windows=trained.windows, config=trained.config, catalogue=30)
+    for row in found["methods"]:
+        assert ("catalogue_ndcg10" in row) == (row["mode"] == "recommendation")
+    whole = next(row for row in found["methods"] if (row["name"], row["mode"]) == ("seminar", "recommendation"))
+    assert whole["catalogue_n_targets"] == 30
+    assert 0 < whole["catalogue_ndcg10"] < 1
+    saved = {file.stem for file in (trained.home / "lists").iterdir()}
+    assert {f"{mode}-{found['candidates'][mode]}" for mode in ("recommendation", "search")} <= saved
 
 
 @pytest.mark.parametrize("bad", [{"t1": "yesterday"}, {"t1": "2025-02-19"}, {"t2": None}])

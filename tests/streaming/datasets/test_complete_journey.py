@@ -8,7 +8,8 @@ from importlib import util
 import pytest
 
 from features.errors import SeminarError
-from streaming.datasets.complete_journey import MIN_TYPE, NOTICE, SHOWN, CompleteJourney
+from streaming.datasets.complete_journey import NOTICE, SHOWN, CompleteJourney
+from streaming.datasets.dataset import MIN_TYPE
 from streaming.events import BROWSE, SEARCH, Event
 
 pytestmark = pytest.mark.skipif(

@@ -1,0 +1,299 @@
+"""Compiled loops over behaviours: selection, attention over what was selected and its gradient, repeats.
+
+Letters: n targets (c of each of t moments), l behaviours, k places, i and q distinct items and queries, h heads, e width
+of a head, d = h e, b gap buckets. A key is an item part + a query part, projected apart: what repeats in a history is
+projected once, and a target touches only the k rows that it attends to. For one thread; they hold no interpreter lock.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+
+_FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered; infinities keep their meaning
+_BINS = 256
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _bucket(edges, gap):
+    low, high = 0, len(edges)
+    while low < high:
+        middle = (low + high) // 2
+        if edges[middle] < gap:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(cache=True, nogil=True)
+def _best(scores, n, k, begin, low, high, counts, near, out):
+    """Places of the k best of scores[:n], offset by begin, in order of place; ties at the k-th go to earlier places."""
+    scale = (_BINS - 1) / (high - low) if high > low else 0.0
+    counts[:] = 0
+    for j in range(n):
+        counts[int((scores[j] - low) * scale)] += 1
+    edge, above = _BINS - 1, 0
+    while above + counts[edge] < k:
+        above += counts[edge]
+        edge -= 1
+    m = 0
+    for j in range(n):
+        if int((scores[j] - low) * scale) == edge:
+            near[m] = scores[j]
+            m += 1
+    wanted = k - above
+    ordered = np.sort(near[:m])
+    least = ordered[m - wanted]
+    level = wanted
+    for j in range(m - wanted, m):
+        if ordered[j] > least:
+            level -= 1
+    place = 0
+    for j in range(n):
+        if place == k:
+            break
+        if scores[j] > least:
+            out[place] = begin + j
+            place += 1
+        elif scores[j] == least and level > 0:
+            out[place] = begin + j
+            place += 1
+            level -= 1
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def select(by_item, by_query, item, query, time, kind, begin, ends, nows, gap_bias, kind_bias, edges, out):
+    """The k places out [n, k] of the best scores of one user's behaviours; fewer are padded with -1.
+
+    by_item [n, i], by_query [n, q] scores of distinct parts, item and query [l] their columns; gap_bias [b], kind_bias.
+    """
+    t, k = len(ends), out.shape[1]
+    c, most = len(by_item) // max(t, 1), len(item)
+    bias, scores, near = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    counts = np.zeros(_BINS, np.int64)
+    for moment in range(t):
+        n = ends[moment] - begin
+        if n <= k:
+            for row in range(moment * c, (moment + 1) * c):
+                for j in range(n):
+                    out[row, j] = begin + j
+                out[row, n:] = -1
+            continue
+        bucket = len(edges)
+        for j in range(n):  # gaps shrink along the history
+            gap = nows[moment] - time[j]
+            while bucket > 0 and edges[bucket - 1] >= gap:
+                bucket -= 1
+            bias[j] = gap_bias[bucket] + kind_bias[kind[j]]
+        for row in range(moment * c, (moment + 1) * c):
+            low, high = np.float32(np.inf), np.float32(-np.inf)
+            for j in range(n):
+                s = by_item[row, item[j]] + by_query[row, query[j]] + bias[j]
+                scores[j] = s
+                low, high = min(low, s), max(high, s)
+            _best(scores, n, k, begin, low, high, counts, near, out[row])
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _exp(x):
+    """exp of x <= 0 to 2e-7, relative: a polynomial (Cephes) that becomes vector instructions, unlike libm's."""
+    x = max(np.float32(-87), x)
+    i = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x - i * np.float32(0.693359375) + i * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1)
+    return p * np.int32((np.int32(i) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@lru_cache(maxsize=8)
+def attention(h: int, e: int) -> tuple[Any, Any]:
+    """`attend` and `attend_backward` for h heads of width e: constants, so that inner loops become vectors."""
+    d = h * e
+
+    @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+    def attend(
+        first,
+        last,
+        c,
+        q,
+        ki,
+        kq,
+        vi,
+        vq,
+        gap_bias,
+        kind_bias,
+        item,
+        query,
+        time,
+        kind,
+        now,
+        edges,
+        places,
+        out,
+        mass,
+        weights,
+    ):
+        """Targets first to last: q, out [n, d] (q scaled), keys, values [i, d], [q, d]; places [m, k], m divides n.
+
+        Fills out, mass [n, h], weights [n, k, h]. A null behaviour of logit 0 and value 0 takes part.
+        """
+        k, share = places.shape[1], len(q) // len(places)
+        top, total = np.empty(h, np.float32), np.empty(h, np.float32)
+        mixed, product = np.empty(d, np.float32), np.empty(d, np.float32)
+        for n in range(first, last):
+            row, m, target, w = places[n // share], now[n // c], q[n], weights[n]
+            found = 0
+            top[:] = 0
+            for j in range(k):
+                p = row[j]
+                if p < 0:
+                    break
+                found += 1
+                a, b = ki[item[p]], kq[query[p]]
+                for x in range(d):
+                    product[x] = target[x] * (a[x] + b[x])
+                bucket = _bucket(edges, m - time[p])
+                for head in range(h):
+                    s = np.float32(0)
+                    for x in range(e):
+                        s += product[head * e + x]
+                    s += gap_bias[head, bucket] + kind_bias[head, kind[p]]
+                    w[j, head] = s
+                    top[head] = max(top[head], s)
+            for j in range(found):
+                for head in range(h):
+                    w[j, head] = _exp(w[j, head] - top[head])
+            for head in range(h):
+                total[head] = np.exp(-top[head])
+            mixed[:] = 0
+            for j in range(found):
+                a, b = vi[item[row[j]]], vq[query[row[j]]]
+                for head in range(h):
+                    share_of = w[j, head]
+                    total[head] += share_of
+                    for x in range(e):
+                        mixed[head * e + x] += share_of * (a[head * e + x] + b[head * e + x])
+            for head in range(h):
+                mass[n, head] = top[head] + np.log(total[head])
+                for x in range(e):
+                    out[n, head * e + x] = mixed[head * e + x] / total[head]
+            for j in range(found):
+                for head in range(h):
+                    w[j, head] /= total[head]
+            w[found:] = 0
+
+    @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+    def attend_backward(
+        first,
+        last,
+        c,
+        q,
+        ki,
+        kq,
+        vi,
+        vq,
+        item,
+        query,
+        time,
+        kind,
+        now,
+        edges,
+        places,
+        weights,
+        d_out,
+        d_mass,
+        d_q,
+        d_ki,
+        d_kq,
+        d_vi,
+        d_vq,
+        d_gap,
+        d_kind,
+    ):
+        """Gradients of `attend`, added to the d_ arrays, which targets of other calls must not share."""
+        k, share = places.shape[1], len(q) // len(places)
+        slope, mean = np.empty((k, h), np.float32), np.empty(h, np.float32)
+        sums, product = np.empty(d, np.float32), np.empty(d, np.float32)
+        for n in range(first, last):
+            row, m, target, w, g = places[n // share], now[n // c], q[n], weights[n], d_out[n]
+            found = 0
+            mean[:] = 0
+            for j in range(k):
+                p = row[j]
+                if p < 0:
+                    break
+                found += 1
+                a, b, da, db = vi[item[p]], vq[query[p]], d_vi[item[p]], d_vq[query[p]]
+                for x in range(d):
+                    product[x] = g[x] * (a[x] + b[x])
+                for head in range(h):
+                    s, share_of = np.float32(0), w[j, head]
+                    for x in range(e):
+                        s += product[head * e + x]
+                        step = share_of * g[head * e + x]
+                        da[head * e + x] += step
+                        db[head * e + x] += step
+                    slope[j, head] = s
+                    mean[head] += share_of * s
+            for head in range(h):
+                mean[head] -= d_mass[n, head]
+            for j in range(found):
+                for head in range(h):
+                    slope[j, head] = w[j, head] * (slope[j, head] - mean[head])
+            sums[:] = 0
+            for j in range(found):
+                p = row[j]
+                a, b, da, db = ki[item[p]], kq[query[p]], d_ki[item[p]], d_kq[query[p]]
+                bucket = _bucket(edges, m - time[p])
+                for head in range(h):
+                    s = slope[j, head]
+                    d_gap[head, bucket] += s
+                    d_kind[head, kind[p]] += s
+                    for x in range(e):
+                        sums[head * e + x] += s * (a[head * e + x] + b[head * e + x])
+                        step = s * target[head * e + x]
+                        da[head * e + x] += step
+                        db[head * e + x] += step
+            d_q[n] = sums
+
+    return attend, attend_backward
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def repeats(item, time, begin, end, now, rows, lives, slots, out):
+    """How often candidates rows [t, c] were met in [begin, end): out [t, c, len(lives) + 3]; slots [i] must be -1.
+
+    Days halve a count after `lives` days. Then: days since the last, mean days between two, and the count.
+    """
+    day = 86_400_000.0
+    for t in range(len(rows)):
+        for c in range(rows.shape[1]):
+            if rows[t, c] > 0 and slots[rows[t, c]] < 0:
+                slots[rows[t, c]] = c
+        for j in range(begin[t], end[t]):
+            c = slots[item[j]]
+            if c < 0:
+                continue
+            age = max(0.0, (now[t] - time[j]) / day)
+            for f in range(len(lives)):
+                out[t, c, f] += np.exp2(-age / lives[f])
+            f = len(lives)
+            out[t, c, f] = age
+            if out[t, c, f + 2] == 0:
+                out[t, c, f + 1] = age
+            out[t, c, f + 2] += 1
+        for c in range(rows.shape[1]):
+            if rows[t, c] > 0 and slots[rows[t, c]] != c:
+                out[t, c] = out[t, slots[rows[t, c]]]
+        f = len(lives)
+        for c in range(rows.shape[1]):
+            slots[rows[t, c]] = -1
+            if out[t, c, f + 2] > 1:
+                out[t, c, f + 1] = (out[t, c, f + 1] - out[t, c, f]) / (out[t, c, f + 2] - 1)

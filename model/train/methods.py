@@ -1,0 +1,86 @@
+"""What the suites compare: each method as settings of the one click model, and how each is tuned.
+
+Every method has the same code path, inputs, recent branch, time bias, side features, labels and number of tuning runs; peers
+differ by their search unit alone. Ablations take one thing away from `seminar`, with its tuned settings.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.config import Config
+
+Settings = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a suite: a search unit, settings that override the configuration's, and which initialisations it has.
+
+    scored_by: search of the trained model in its place, `lsh` or `pq`.
+    """
+
+    name: str
+    search: str = "seminar"
+    settings: Settings = field(default_factory=dict)
+    inits: tuple[str, ...] = ("psu", "scratch")
+    psu_settings: Settings = field(default_factory=dict)
+    scored_by: str = ""
+
+
+OURS = "seminar"
+TUNING: tuple[Settings, ...] = (
+    {},
+    {"train": {"lr": 1e-3}},
+    {"train": {"lr": 1e-2}},
+    {"train": {"table_lr": 1e-2}},
+    {"train": {"lr": 1e-3, "table_lr": 1e-2}},
+    {"train": {"lr": 1e-3, "table_lr": 1e-3}},
+    {"train": {"id_dropout": 0.3}},
+    {"train": {"negatives": 40}},
+)
+"""The runs among which validation chooses, the same for every method; the first is the configuration as it is."""
+
+PEERS = (
+    Method(OURS),
+    Method("din_recent", "din_recent"),
+    Method("din_full", "din_full"),
+    Method("sim_hard", "sim_hard"),
+    Method("sim_soft", "sim_soft"),
+    Method("eta", "eta"),
+    Method("sdim", "benchmarks.peer_models.sdim:sdim"),
+    Method("qin", "benchmarks.peer_models.qin:qin"),
+    Method("twin", "twin"),
+    Method("muse", "muse"),
+    Method("muse_tier", "muse_tier"),
+)
+
+PSU_ONLY = ("psu",)
+ABLATIONS = (
+    Method(OURS, inits=PSU_ONLY),
+    Method("seminar-scratch", inits=("scratch",)),
+    Method("seminar-no-next-pair", inits=PSU_ONLY, psu_settings={"train": {"next_pair": 0.0}}),
+    Method("seminar-no-alignment", inits=PSU_ONLY, psu_settings={"train": {"alignment": 0.0}}),
+    Method("seminar-no-relevance", inits=PSU_ONLY, psu_settings={"train": {"relevance": 0.0}}),
+    *(
+        Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}})
+        for name in ("id", "attribute", "text", "image", "query")
+    ),
+    *(Method(f"seminar-history-{n}", inits=PSU_ONLY, settings={"model": {"history": n}}) for n in (50, 200, 1000)),
+    Method("seminar-k50", inits=PSU_ONLY, settings={"model": {"retrieved": 50}}),
+    # A metric of the GSU other than the ESU's: inner products of the embeddings.
+    Method("seminar-two-metrics", "sim_soft", inits=PSU_ONLY),
+    # The same checkpoint, scored through approximate search.
+    Method("seminar-lsh", inits=PSU_ONLY, scored_by="lsh"),
+    Method("seminar-pq", inits=PSU_ONLY, scored_by="pq"),
+)
+
+SUITES = {"peers": PEERS, "ablations": ABLATIONS}
+
+
+def merged(config: Config, *overrides: Settings) -> Config:
+    """A configuration with tables of settings over it, later ones winning."""
+    found = config.as_dict()
+    for settings in overrides:
+        for table, values in settings.items():
+            found[table] = {**found[table], **values}
+    return Config.load(found)

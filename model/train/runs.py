@@ -1,0 +1,132 @@
+"""Training runs that are made once: each in a folder named by a hash of all that it depends on, with a marker when done.
+
+    <home>/suites/history, cache   links to the home's own: nothing is copied, and what is erased there is gone here
+    <home>/suites/psu, checkpoints what `pretrain` and `finetune` write; the home's own PSU and its pointer stay as they are
+    <home>/suites/runs/<hash>/done.json   the run, where its checkpoint is, what it scored on validation
+
+A run that was killed has no marker and is made again; those before it are not.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.publish import path, sync
+from features.reports import plain
+from model.config import Config, Windows
+from model.train.ctr import finetune
+from model.train.dataset import Dataset
+from model.train.psu import pretrain
+
+log = logging.getLogger(__name__)
+PROTOCOL = 1
+"""Goes up when training changes so that checkpoints of before are no longer what a run would make."""
+DONE = "done.json"
+
+
+def workspace(home: Path) -> Path:
+    """`<home>/suites`, a home that shares the history."""
+    work = home / "suites"
+    work.mkdir(parents=True, exist_ok=True)
+    (home / "cache").mkdir(exist_ok=True)
+    for name in ("history", "cache"):
+        if not (work / name).is_symlink():
+            (work / name).symlink_to(Path("..") / name)
+    return work
+
+
+def digest(dataset: Dataset) -> str:
+    """A hash of everything that training reads: users, behaviours, items with their contents, queries."""
+    state = hashlib.blake2b(digest_size=8)
+    content = dataset.items
+    arrays = (
+        content.attributes,
+        content.text,
+        content.image,
+        dataset.item_ids,
+        dataset.query_ids,
+        dataset.histories.records,
+    )
+    for array in arrays:
+        state.update(np.ascontiguousarray(array).tobytes())
+    state.update("\0".join([*dataset.histories.user_ids, "", *dataset.query_texts]).encode())
+    return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run and what decides its result. psu: the run whose PSU is restored; None: none (or this is one)."""
+
+    kind: str  # psu or ctr
+    data: str
+    windows: Windows
+    config: Config
+    seed: int
+    search: str = ""
+    psu: "Run | None" = None
+
+    def key(self) -> str:
+        """The hash."""
+        config = self.config.as_dict()
+        del config["train"]["eval_targets"]
+        told = [PROTOCOL, self.kind, self.data, asdict(self.windows), config, self.seed, self.search]
+        text = json.dumps([*told, self.psu and self.psu.key()], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def done(work: Path, run: Run) -> dict[str, Any] | None:
+    """The facts of a run that is done and whose checkpoint is there."""
+    try:
+        facts: dict[str, Any] = json.loads((work / "runs" / run.key() / DONE).read_text())
+    except FileNotFoundError:
+        return None
+    return facts if (work / facts["checkpoint"]).exists() else None
+
+
+def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
+    """The facts of a run, made first where it is not done. `again`: keys of what was made anew, in place of the cache.
+
+    Returns {"checkpoint": folder below `work`, "losses", "seconds", "seed", "search"}.
+    """
+    key = run.key()
+    found = done(work, run) if again is None or key in again else None
+    if found is not None:
+        return found
+    if run.kind == "psu":
+        facts = pretrain(work, windows=run.windows, config=run.config, seed=run.seed)
+        folder = path(work / "psu", facts["version"])
+    else:
+        version = Path(make(work, run.psu, again)["checkpoint"]).name if run.psu else None
+        facts = finetune(work, windows=run.windows, psu=version, search=run.search, config=run.config, seed=run.seed)
+        folder = Path(facts["checkpoint"])
+    kept = {
+        "kind": run.kind,
+        "search": run.search,
+        "seed": run.seed,
+        "checkpoint": str(folder.relative_to(work)),
+        "config": run.config.as_dict(),
+        "losses": facts["losses"],
+        "seconds": facts["seconds"],
+    }
+    note(work, run, kept)
+    if again is not None:
+        again.add(key)
+    log.info("run %s: %s %s seed %d, %.0f s", key, run.kind, run.search, run.seed, facts["seconds"])
+    return kept
+
+
+def note(work: Path, run: Run, facts: dict[str, Any]) -> None:
+    """Write the marker of a run, replacing a former one atomically."""
+    folder = work / "runs" / run.key()
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{uuid.uuid4().hex}.tmp"
+    aside.write_text(json.dumps(plain(facts), indent=1))
+    sync(aside)
+    os.replace(aside, folder / DONE)

@@ -1,0 +1,103 @@
+"""Scores of a click model for lists of any length, in passes of bounded size.
+
+Letters: t moments, c candidates.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.nn.click import ClickModel
+from model.nn.inputs import Parts
+from model.search.codebooks import fit
+from model.train import checkpoint
+from model.train.codebooks import encode_all, population
+from model.train.ctr import logits
+from model.train.dataset import Dataset
+from model.train.moments import Moments
+from model.train.popularity import Popularity
+from model.train.rank import Scorer
+
+Ints = NDArray[np.int64]
+CELLS = 4000
+"""Candidates of one user in a pass: attention over a long history takes memory for each."""
+CODE_BYTES = (16, 8)
+PASS = 16  # such pieces
+
+
+def pieces(m: Moments) -> Iterator[tuple[Ints, slice, Moments]]:
+    """Rows and columns of a user's moments, those of like length together, with at most CELLS candidates each."""
+    lengths = m.real.sum(1)
+    rows = np.argsort(lengths, kind="stable")
+    while len(rows):
+        most = int(lengths[rows[-1]])
+        taken, rows = (rows[-max(1, CELLS // max(most, 1)) :], rows[: -max(1, CELLS // max(most, 1))])
+        for begin in range(0, max(most, 1), CELLS):
+            columns = slice(begin, min(begin + CELLS, most))
+            yield (
+                taken,
+                columns,
+                Moments(
+                    m.user,
+                    m.prefix[taken],
+                    m.now[taken],
+                    m.items[taken, columns],
+                    m.queries[taken, columns],
+                    m.labels[taken, columns],
+                    m.source[taken],
+                    m.position[taken, columns],
+                    m.real[taken, columns],
+                ),
+            )
+
+
+def of_model(model: ClickModel, dataset: Dataset, vocabulary: Ints, before: int) -> Scorer:
+    """Log-odds of a click model, to which the popularity before a time is known; padding keeps 0."""
+    popularity = Popularity(dataset, before)
+
+    def score(moments: list[Moments]) -> list[NDArray[np.float64]]:
+        out = [np.zeros(m.items.shape) for m in moments]
+        cut = [(i, *piece) for i, m in enumerate(moments) for piece in pieces(m)]
+        with torch.no_grad():
+            for start in range(0, len(cut), PASS):
+                some = cut[start : start + PASS]
+                found = logits(model, dataset, vocabulary, [m for *_, m in some], popularity)
+                for (i, rows, columns, _), values in zip(some, found, strict=True):
+                    out[i][rows, columns] = values.numpy()
+        return out
+
+    return score
+
+
+def of_checkpoint(folder: Path, dataset: Dataset, before: int, search: str = "") -> Scorer:
+    """Log-odds of a saved click model, to which the popularity before a time is known.
+
+    search: another than it was trained with: a unit, or `pq` (16 + 8 bytes, codebooks of the population, no rerank).
+    """
+    found = checkpoint.read(folder)
+    model = found.spec.click()
+    model.load_state_dict(found.weights)
+    vocabulary = found.vocabulary(dataset)
+    if search == "pq":
+        model.backbone.quantised = quantised(model.eval(), dataset, vocabulary, before)
+    elif search:
+        model.backbone.search = search
+    return of_model(model.eval(), dataset, vocabulary, before)
+
+
+def quantised(model: ClickModel, dataset: Dataset, vocabulary: Ints, before: int) -> Callable[[Parts], Parts]:
+    """What codes of a model's parts stand for: inner products with these are what lookup tables add up."""
+    parts = encode_all(model.backbone, dataset, vocabulary)
+    books = fit(*population(dataset, *parts, before), *CODE_BYTES)
+
+    def decoded(parts: Parts) -> Parts:
+        item, query = (
+            torch.from_numpy(book.decode(book.encode(part.detach().numpy())))
+            for book, part in ((books.item, parts.item), (books.query, parts.query))
+        )
+        return Parts(item, query)
+
+    return decoded

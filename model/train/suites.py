@@ -1,0 +1,223 @@
+"""Suites: methods trained where they are not yet, tuned alike, and compared on the same later events with several seeds.
+
+A row's figures are means over seeds of each user's value, users resampled; `diff_*_lo` is the lower end of the 95 % interval
+of `seminar` (PSU-restored) minus that row, user by user.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import reports
+from features.errors import SeminarError
+from model.compute import tune
+from model.config import Config, Windows
+from model.train import baselines, runs, trees
+from model.train.baselines import validation_gauc
+from model.train.dataset import Dataset, load
+from model.train.evaluate import MODES, RANKED, queries_are
+from model.train.lists import Lists, later, on_sale
+from model.train.methods import OURS, SUITES, TUNING, Method, Settings, merged
+from model.train.rank import Means, Scored, Scorer, figures, scored, sliced
+from model.train.runs import Run
+from model.train.scoring import of_checkpoint
+from model.train.slices import slices
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method and initialisation."""
+
+    seeds: int = 3
+    users: int = 0
+    targets: int = 1000
+    tuning: int = 8
+    tuning_targets: int = 500
+
+
+class Suite:
+    """The state of one run of a suite: the data, the lists, what was trained."""
+
+    def __init__(self, home: Path, windows: Windows, config: Config, budget: Budget, retrain: bool) -> None:
+        self.home, self.work = home, runs.workspace(home)
+        self.windows, self.config, self.budget = windows, config, budget
+        self.again: set[str] | None = set() if retrain else None
+        self.dataset: Dataset = load(self.work, windows.end, config.model)
+        self.data = runs.digest(self.dataset)
+        count = len(self.dataset.histories.user_ids)
+        drawn = np.random.default_rng(0).permutation(count)[: budget.users or count]
+        self.users = np.sort(drawn)
+        first = on_sale(home, self.dataset)
+
+        def lists(since: int, until: int, most: int) -> list[Lists]:
+            return [later(self.dataset, first, since, until, most, mode, 0, self.users) for mode in MODES]
+
+        self.validation = lists(windows.t2, windows.t3, budget.tuning_targets)
+        self.test = lists(windows.t3, windows.end, budget.targets)
+
+    def run(self, method: Method, init: str, seed: int, tuned: Settings) -> Run:
+        """The fine-tuning run of a method."""
+        psu = None
+        if init == "psu":
+            config = merged(self.config, method.settings, method.psu_settings)
+            psu = Run("psu", self.data, self.windows, config, seed)
+        config = merged(self.config, method.settings, tuned)
+        return Run("ctr", self.data, self.windows, config, seed, method.search, psu)
+
+    def score(self, run: Run, before: int, search: str = "") -> Scorer:
+        """Scores of a run's checkpoint, trained first where it is not; popularity counts before a time."""
+        folder = self.work / runs.make(self.work, run, self.again)["checkpoint"]
+        return of_checkpoint(folder, self.dataset, before, search)
+
+    def tune(self, method: Method, init: str) -> list[dict[str, Any]]:
+        """The logged runs [{"settings", "recommendation", "search", "gauc"}] of a method with seed 0, the best first."""
+        rows = []
+        key = ",".join(lists.digest() for lists in self.validation)
+        for settings in TUNING[: max(self.budget.tuning, 1)]:
+            run = self.run(method, init, 0, settings)
+            facts = runs.make(self.work, run, self.again)
+            known = facts.get("validation", {})
+            if key not in known:
+                score = self.score(run, self.windows.t2)
+                found = {lists.mode: validation_gauc(score, lists) for lists in self.validation}
+                known = {**known, key: {**found, "gauc": float(np.mean(list(found.values())))}}
+                runs.note(self.work, run, {**facts, "validation": known})
+            rows.append({"settings": settings, "run": run.key(), **known[key]})
+            log.info("tuning %s %s %s", method.name, init, rows[-1])
+        return sorted(rows, key=lambda row: -row["gauc"])
+
+    def trees(self) -> tuple[Scorer, list[dict[str, Any]]]:
+        """Trees over counters, fitted once for these data, windows and lists."""
+        run = Run("trees", self.data, self.windows, self.config, 0, ",".join(lists.digest() for lists in self.validation))
+        folder = self.work / "runs" / run.key()
+        if self.again is not None or not (folder / runs.DONE).exists():
+            text, logged = trees.fit(self.work, self.dataset, self.validation, self.windows, self.config)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "trees.txt").write_text(text)
+            runs.note(self.work, run, {"kind": "trees", "checkpoint": f"runs/{run.key()}/trees.txt", "runs": logged})
+        facts = json.loads((folder / runs.DONE).read_text())
+        text = (self.work / facts["checkpoint"]).read_text()
+        return trees.scorer(text, self.work, self.dataset, self.windows), facts["runs"]
+
+
+def compare(
+    home: Path,
+    *,
+    suite: str,
+    windows: Windows,
+    config: Config | None = None,
+    budget: Budget | None = None,
+    retrain: bool = False,
+    only: list[str] | None = None,
+    progress: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Run a suite, train what is missing (or, with `retrain`, everything), score all checkpoints.
+
+    only: names of methods, beside ours. Returns {"methods": [{"name", "mode", "init", "gauc", "gauc_lo", "gauc_hi",
+    "ndcg10", "diff_gauc_lo", "diff_ndcg10_lo", "n_users", "seeds", ...}], "tuning": {method: runs}, "sample", ...}.
+    """
+    tune()
+    begin, budget, config = time.monotonic(), budget or Budget(), config or Config()
+    wanted = chosen(suite, only)
+    state = Suite(home, windows, config, budget, retrain)
+    tuning: dict[str, Any] = {}
+    scores: dict[tuple[str, str], list[Scorer]] = {}
+    for method in wanted:
+        for init in method.inits:
+            # An ablation has the settings of what it takes something from.
+            label, asked = (OURS, ours(suite)) if suite == "ablations" else (method.name, method)
+            place = "psu" if suite == "ablations" else init
+            if f"{label} {place}" not in tuning:
+                tuning[f"{label} {place}"] = state.tune(asked, place)
+            settings = tuning[f"{label} {place}"][0]["settings"]
+            made = [state.run(method, init, seed, settings) for seed in range(budget.seeds)]
+            scores[method.name, init] = [state.score(run, windows.t3, method.scored_by) for run in made]
+            progress(f"{method.name} ({init}): {budget.seeds} seeds ready after {time.monotonic() - begin:.0f} s")
+    if suite == "peers":
+        scores |= trivial(state, tuning, only)
+    trained = time.monotonic()
+    rows: list[dict[str, Any]] = []
+    for lists in state.test:
+        masks, queries = slices(state.dataset, lists, windows), queries_are(home)
+        reference: tuple[Means, Means] | None = None
+        for (name, init), each in scores.items():
+            found = [scored(score, lists) for score in each]
+            gauc, ndcg = Means.over([x.gauc() for x in found]), Means.over([x.ndcg() for x in found])
+            reference = reference or (gauc, ndcg)
+            row = {"name": name, "mode": lists.mode, "init": init, **means(found, gauc, ndcg), "seeds": len(found)}
+            for key, ours_is, this in (("gauc", reference[0], gauc), ("ndcg10", reference[1], ndcg)):
+                row[f"diff_{key}"], row[f"diff_{key}_lo"], row[f"diff_{key}_hi"] = ours_is.minus(this)
+            row |= {"ranked": RANKED[lists.mode], "queries": queries if lists.mode == "search" else "no query"}
+            row["slices"] = {
+                key: average([sliced(x, {key: mask})[key] for x in found]) for key, mask in masks.items() if mask.any()
+            }
+            rows.append(row)
+            progress(f"{name} ({init}), {lists.mode}: GAUC {row['gauc']:.4f}, NDCG@10 {row['ndcg10']:.4f}")
+    for lists in state.test:
+        lists.save(home, state.dataset)
+    result = {
+        "suite": suite,
+        "methods": rows,
+        "tuning": tuning,
+        "sample": {"users": len(state.users), "of": len(state.dataset.histories.user_ids), "drawn_by_seed": 0},
+        "candidates": {lists.mode: lists.digest() for lists in state.test},
+        "data": state.data,
+        "windows": windows.as_dates(),
+        "seconds": {"in_all": round(time.monotonic() - begin, 1), "scoring": round(time.monotonic() - trained, 1)},
+    }
+    return reports.save(home, f"suite-{suite}", result)
+
+
+def chosen(suite: str, only: list[str] | None) -> list[Method]:
+    """The methods of a suite, ours (PSU-restored first, since all are compared with it) and those asked for."""
+    if suite not in SUITES:
+        raise SeminarError("suite", suite, "is not known", f"use one of {', '.join(SUITES)}")
+    known = {method.name for method in SUITES[suite]} | set(TRIVIAL)
+    for name in only or ():
+        if name not in known:
+            raise SeminarError("method", name, f"is not in the suite {suite}", f"use some of {', '.join(sorted(known))}")
+    return [method for method in SUITES[suite] if only is None or method.name in (OURS, *only)]
+
+
+def ours(suite: str) -> Method:
+    """Our own method of a suite."""
+    return next(method for method in SUITES[suite] if method.name == OURS)
+
+
+TRIVIAL = ("popularity", "own_frequency", "trees")
+
+
+def trivial(state: Suite, tuning: dict[str, Any], only: list[str] | None) -> dict[tuple[str, str], list[Scorer]]:
+    """The methods without a sequence model; their tuning runs go into `tuning`."""
+    found: dict[tuple[str, str], list[Scorer]] = {}
+    wanted = [name for name in TRIVIAL if only is None or name in only]
+    if "popularity" in wanted:
+        found["popularity", "scratch"] = [baselines.popularity(state.dataset, state.windows.t3)]
+    if "own_frequency" in wanted:
+        score, tuning["own_frequency"] = baselines.tuned_frequency(state.dataset, state.validation, state.windows.t3)
+        found["own_frequency", "scratch"] = [score]
+    if "trees" in wanted:
+        score, tuning["trees"] = state.trees()
+        found["trees", "scratch"] = [score]
+    return found
+
+
+def means(found: list[Scored], gauc: Means, ndcg: Means) -> dict[str, Any]:
+    """Figures of a method over its seeds; the intervals are those of users' means."""
+    row = average([figures(x) for x in found])
+    for name, values in (("gauc", gauc), ("ndcg10", ndcg)):
+        row[name], row[f"{name}_lo"], row[f"{name}_hi"] = values.interval()
+    return row
+
+
+def average(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of figures, key by key; counts stay whole."""
+    return {key: rows[0][key] if key.startswith("n_") else float(np.mean([row[key] for row in rows])) for key in rows[0]}

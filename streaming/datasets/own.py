@@ -1,0 +1,140 @@
+"""Bring your own: a folder with `events`, `items` and perhaps `impressions`, each a .csv or a .parquet, as events.
+
+events: `user_id`, `timestamp`, `item_id` and/or `query` (both: the query led to the item; a query alone: a search), and
+where they are known `dwell_s`, `search_id`, `impression_id`, `event_id`. items: `item_id`, `title`, `category`, `brand`,
+`timestamp`, `attributes` (a JSON object), `text_vector`, `image_vector` (JSON lists); every other column is an attribute.
+impressions: a row for what was shown at once: `user_id`, `timestamp`, `impression_id`, `item_ids` (in the order shown,
+separated by |), and `query`, `place`. Times without a zone are UTC. An item without a time was always there.
+
+A row without `event_id` is named by its content: the same row again is the same event, and an import can be repeated.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from features.errors import SeminarError
+from streaming.datasets import rows
+from streaming.datasets.rows import Row
+from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Message
+
+SOURCE = "csv"
+EVENT_FIELDS = ("user_id", "item_id", "query", "timestamp", "dwell_s", "search_id", "impression_id", "event_id")
+ITEM_FIELDS = ("item_id", "title", "category", "brand", "timestamp", "attributes", "text_vector", "image_vector")
+SHOWN_FIELDS = ("user_id", "timestamp", "impression_id", "item_ids", "query", "place")
+
+
+class Own:
+    """A folder of tables; rows that make no event become messages that say why."""
+
+    notice = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.resolve().name
+        self._folder = folder
+        self._events = self._file("events")
+        self._items = self._file("items")
+        self._shown = self._file("impressions", optional=True)
+
+    def _file(self, name: str, optional: bool = False) -> Path | None:
+        found = [file for suffix in ("csv", "parquet") if (file := self._folder / f"{name}.{suffix}").is_file()]
+        if len(found) > 1:
+            raise SeminarError("DIR", self._folder, f"has {name}.csv and {name}.parquet", "leave one of them")
+        if not found and not optional:
+            remedy = "give a folder with events.csv and items.csv; `seminar history example DIR` makes one"
+            raise SeminarError("DIR", self._folder, f"has no {name}.csv", remedy)
+        return found[0] if found else None
+
+    def items(self) -> Iterator[Event | Message]:
+        """`item` events of items.csv."""
+        return self._read(self._items, ("item_id", "title"), ITEM, _item)
+
+    def behaviour(self) -> Iterator[Event | Message]:
+        """Searches and browses of events.csv."""
+        return self._read(self._events, ("user_id", "timestamp"), BROWSE, _behaviour)
+
+    def impressions(self) -> Iterator[Event | Message]:
+        """`impression` events of impressions.csv, where there is one."""
+        return self._read(self._shown, ("user_id", "timestamp", "impression_id", "item_ids"), IMPRESSION, _impression)
+
+    def _read(self, file: Path | None, required: tuple[str, ...], kind: str, make: Any) -> Iterator[Message]:
+        if file is None:
+            return iter(())
+        read = rows.read_csv if file.suffix == ".csv" else rows.read_parquet
+        return rows.messages(f"import:{self.name}/{file.name}", read(file, required), kind, make)
+
+    def ignored(self) -> list[str]:
+        """Columns that are not read, as `events.csv: name`."""
+        found = []
+        for file, known in ((self._events, EVENT_FIELDS), (self._shown, SHOWN_FIELDS)):
+            if file:
+                found += [f"{file.name}: {name}" for name in _header(file) if name not in known]
+        return found
+
+
+def _header(file: Path) -> list[str]:
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+            return [name.strip() for name in lines.readline().rstrip("\r\n").split(",")]
+    import pyarrow.parquet as pq
+
+    names: list[str] = pq.read_schema(file).names
+    return names
+
+
+def _texts(row: Row, *fields: str) -> dict[str, Any]:
+    return {name: str(row[name]).strip() for name in fields if row.get(name) is not None and str(row[name]).strip()}
+
+
+def _behaviour(row: Row) -> Iterator[Event]:
+    rows.needed(row, "user_id")
+    time_ms = rows.moment("timestamp", rows.needed(row, "timestamp"))
+    data = _texts(row, "user_id", "item_id", "query", "search_id", "impression_id")
+    if "item_id" not in data and "query" not in data:
+        raise rows.problem("item_id", "", "and query are empty", "name the item, the query, or both")
+    if "dwell_s" in row:
+        data["dwell_s"] = rows.number(row, "dwell_s")
+    event_id = _texts(row, "event_id").get("event_id")
+    if "item_id" in data:
+        yield rows.event(BROWSE, data, time_ms, SOURCE, event_id)
+    else:
+        yield rows.event(SEARCH, _texts(row, "user_id", "query"), time_ms, SOURCE, event_id)
+
+
+def _item(row: Row) -> Iterator[Event]:
+    rows.needed(row, "item_id")
+    rows.needed(row, "title")
+    data = _texts(row, "item_id", "title", "category", "brand")
+    attributes = _json(row, "attributes", dict)
+    attributes |= {name: value for name, value in row.items() if name not in ITEM_FIELDS}
+    data["attributes"] = {str(name): str(value) for name, value in attributes.items()}
+    for name in ("text_vector", "image_vector"):
+        if name in row:
+            data[name] = _json(row, name, list)
+    time_ms = rows.moment("timestamp", row["timestamp"]) if "timestamp" in row else 0
+    yield rows.event(ITEM, data, time_ms, SOURCE)
+
+
+def _impression(row: Row) -> Iterator[Event]:
+    for name in ("user_id", "impression_id"):
+        rows.needed(row, name)
+    time_ms = rows.moment("timestamp", rows.needed(row, "timestamp"))
+    shown = rows.needed(row, "item_ids")
+    shown = shown.split("|") if isinstance(shown, str) else shown
+    data = _texts(row, "user_id", "impression_id", "query", "place")
+    data["items"] = [{"item_id": str(item).strip(), "position": place} for place, item in enumerate(shown)]
+    yield rows.event(IMPRESSION, data, time_ms, SOURCE, data["impression_id"])
+
+
+def _json(row: Row, field: str, kind: type) -> Any:
+    found = row.get(field, "{}")
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):
+            found = None
+    if not isinstance(found, kind):
+        wanted = "object" if kind is dict else "list"
+        raise rows.problem(field, row.get(field), f"is no JSON {wanted}", f"write a JSON {wanted}, or leave it empty")
+    return found
