@@ -19,6 +19,8 @@ class Bench(StrEnum):
     capacity = "capacity"
     consume = "consume"
     faults = "faults"
+    recall = "recall"
+    search = "search"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

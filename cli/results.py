@@ -69,7 +69,7 @@ def codebooks(facts: Facts) -> Html:
     chosen = built.get("chosen") or {}
     cells = []
     for row in rows:
-        is_chosen = row.get("bits") is not None and row.get("bits") == chosen.get("bits")
+        is_chosen = bool(chosen) and all(row.get(key) == value for key, value in chosen.items())
         shown = [*(row.get(key) for key in ("item_bytes", "query_bytes", "bits")), figure(row.get("recall_scan"))]
         cells.append([*shown, figure(row["recall"]), "chosen" if is_chosen else ""])
     columns = ["bytes of an item", "bytes of a query", "bits in all", "recall, scan", "recall, reranked", ""]

@@ -2,12 +2,12 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,parts,codes,bias,popularity}.npy     the catalogue, encoded; mapped into memory, shared between processes
-    queries.{ids,parts,codes}.npy        the known queries
-    codebooks.npz          product quantisers of the parts
+    items.{ids,starts,parts,cells,codes,bias,popularity}.npy   the catalogue, encoded; mapped, shared between processes
+    queries.{...}.npy      the known queries
+    codebooks.npz          coarse cells and product quantisers of the parts
     MODEL_CARD.md          for people
 
-Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on.
+Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 2 had neither cells nor starts.
 """
 
 import dataclasses
@@ -24,29 +24,40 @@ from features.errors import SeminarError
 from model.nn.click import ClickModel
 from model.nn.spec import Spec
 from model.search.codebooks import Codebooks
+from model.search.kernel import prefixes, rows
+from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT = 2
+FORMAT, READABLE = 3, (2, 3)
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 FEATURE_SERVICE = "ctr_v1"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded entities: ids [n] sorted; parts [n + 1, d] and codes [n + 1, s] with row 0 for "none"; bias [n + 1];
-    popularity [n + 1, 3] as of the export (model.nn.features)."""
+    """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
+    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 3] as of the export (model.nn.features)."""
 
     ids: NDArray[np.uint64]
-    parts: NDArray[np.float32]
-    codes: NDArray[np.uint8]
-    bias: NDArray[np.float32]
-    popularity: NDArray[np.float32]
+    starts: NDArray[np.int32]
+    parts: Floats
+    cells: Cells
+    codes: Codes
+    bias: Floats
+    popularity: Floats
 
-    def rows(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Rows of ids (any shape): 0 for id 0 ("none"), -1 for one that the table does not know."""
-        if not len(self.ids):
-            return np.where(ids == 0, 0, -1).astype(np.int64)
-        place = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
-        return np.where(ids == 0, 0, np.where(self.ids[place] == ids, place + 1, -1)).astype(np.int64)
+    @classmethod
+    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats) -> "Table":
+        """The table of encoded entities."""
+        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity)
+
+    @property
+    def coded(self) -> Coded:
+        """What a search reads."""
+        return Coded(self.parts, self.cells, self.codes)
+
+    def rows(self, ids: NDArray[np.uint64]) -> Rows:
+        """Rows of ids [l], in constant time each: 0 for id 0 ("none"), -1 for one that the table does not know."""
+        return rows(self.ids, self.starts, ids)
 
 
 @dataclass(frozen=True)
@@ -82,22 +93,29 @@ def load(folder: Path) -> Bundle:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise SeminarError("bundle", folder, f"has no readable manifest ({error})", "publish it again") from error
-    for name, wanted in (("format", FORMAT), ("feature_service", FEATURE_SERVICE)):
-        if manifest.get(name) != wanted:
-            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
+    for name, wanted in (("format", READABLE), ("feature_service", (FEATURE_SERVICE,))):
+        if manifest.get(name) not in wanted:
+            said = " or ".join(repr(value) for value in wanted)
+            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {said}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
     model.load_state_dict(load_file(folder / WEIGHTS))
     items, queries = _table(folder, "items"), _table(folder, "queries")
     for name, table in (("items", items), ("queries", queries)):
-        if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(table.codes) != len(table.parts):
+        lengths = {len(table.parts), len(table.cells), len(table.codes), len(table.bias)}
+        if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
     return Bundle(folder.name, manifest, spec, model.eval(), items, queries, Codebooks.load(folder))
 
 
 def _table(folder: Path, name: str) -> Table:
-    columns = [np.load(folder / f"{name}.{f.name}.npy", mmap_mode="r") for f in dataclasses.fields(Table)]
-    return Table(*columns)
+    def column(field: str) -> Any:
+        return np.load(folder / f"{name}.{field}.npy", mmap_mode="r")
+
+    if (folder / f"{name}.starts.npy").exists():
+        return Table(*(column(field.name) for field in dataclasses.fields(Table)))
+    ids, parts, codes, *others = (column(field) for field in ("ids", "parts", "codes", "bias", "popularity"))  # format 2
+    return Table.of(ids, Coded(parts, np.zeros(len(parts), np.uint16), codes), *others)
 
 
 def card(manifest: dict[str, Any]) -> str:
@@ -115,7 +133,8 @@ SEMINAR click model (arXiv 2407.10714); reads the feature service `{manifest["fe
   test until {windows.get("end")}.
 - **Labels.** {json.dumps(labels)}. Impressions are the labels where there are any; other targets have sampled negatives.
 - **Text encoder.** {manifest.get("encoder")}.
-- **Codebooks.** recall@{manifest["spec"]["retrieved"]} on held-out users {metrics.get("codes_recall")}.
+- **Codebooks.** recall@{manifest["spec"]["retrieved"]} on held-out users {metrics.get("codes_recall")};
+  {json.dumps(manifest.get("codes"))}.
 - **Calibration.** predicted / observed {metrics.get("predicted_to_observed")}, slope {metrics.get("slope")} later.
 - **Lineage.** {json.dumps(manifest.get("lineage", {}))}.
 

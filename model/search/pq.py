@@ -1,20 +1,23 @@
-"""Quantised search: a scan of codes by lookup tables, then an exact rerank of what the scan retrieved.
+"""Quantised search: a scan of product-quantisation codes by lookup tables, then an exact rerank of what it retrieved.
 
-Letters: t targets, l behaviours, n coded vectors, s bytes a code, k retrieved.
+Letters: t targets, l behaviours, n coded vectors, s bytes a code, k retrieved. For machines where memory is short: it reads
+codes of a few bytes and only the parts that it reranks. `cells` is faster at every size measured.
 """
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from model.search.codebooks import Codebooks, Codes, Floats
-from model.search.exact import Ints, Keys, best, spread
+from model.search.codebooks import Codebooks
+from model.search.kernel import Best
+from model.search.keys import Codes, Floats, Rows
+from model.search.units import Units
 
 OVER = 4
 """The scan retrieves this times k; the rerank keeps k."""
 
 
-@numba.njit(cache=True, fastmath=False)
+@numba.njit(nogil=True, cache=True)
 def _scan(tables: Floats, codes: Codes, out: Floats) -> None:
     for t in range(tables.shape[0]):
         table = tables[t]
@@ -39,14 +42,19 @@ def scan_portable(tables: Floats, codes: Codes) -> Floats:
     return scores
 
 
-def search(folded: Floats, keys: Keys, k: int, codebooks: Codebooks, over: int = OVER) -> Ints:
-    """The places [t, min(k, l)] that the scan ranks first and exact scores confirm, for folded queries [t, d]."""
-    if keys.item_codes is None or keys.query_codes is None:
-        raise ValueError("keys have no codes; encode them with the same codebooks")
-    items = scan(codebooks.item.tables(folded), keys.item_codes)
-    queries = scan(codebooks.query.tables(folded), keys.query_codes)
-    found = best(spread(items, queries, keys), over * k)
-    if found.shape[1] <= k:
-        return found
+def search(folded: Floats, units: Units, k: int, codebooks: Codebooks, over: int = OVER) -> tuple[Rows, Floats]:
+    """The places [t, min(k, l)] that the scan ranks first and exact scores of folded queries [t, d] confirm; the scores."""
+    keys = units.keys
+    item_tables, query_tables = codebooks.item.tables(folded), codebooks.query.tables(folded)
+    queries = np.zeros((len(folded), 1 + len(units.queries)), np.float32)
+    queries[:, 1:] = scan(query_tables, keys.queries.codes(units.queries))
+    none = scan(item_tables, keys.items.codes(np.zeros(1, np.int32)))
+    best = Best(units.behaviours, queries, min(over * k, len(keys)))
+    best.offer(scan(query_tables, keys.queries.codes(units.searches)) + none, len(units.items))
+    best.offer(scan(item_tables, keys.items.codes(units.items)), 0)
+    found = best.result()[0]
     exact = np.einsum("td,tkd->tk", folded, keys.gather(found), optimize=True) + keys.bias[found]
-    return np.take_along_axis(found, best(exact, k), 1)
+    if found.shape[1] <= k:
+        return found, exact
+    kept = np.argpartition(exact, found.shape[1] - k, 1)[:, -k:]
+    return np.take_along_axis(found, kept, 1), np.take_along_axis(exact, kept, 1)

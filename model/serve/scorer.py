@@ -24,7 +24,8 @@ from model.nn.features import context, repeats
 from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.search.choose import search
-from model.search.exact import Keys
+from model.search.keys import Coded, Keys, Rows
+from model.search.keys import Parts as Searched
 from model.serve.explain import explain
 
 Floats = NDArray[np.float32]
@@ -67,14 +68,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Parts of distinct entities [n, d] with codes [n, s], biases [n], popularity [n, 3]; row 0 stands for "none"."""
+    """Distinct entities [n], coded, with biases [n] and popularity [n, 3]; row 0 stands for "none"."""
 
     ids: NDArray[np.uint64]
-    parts: Floats
-    codes: NDArray[np.uint8]
+    coded: Coded
     bias: Floats
     popularity: Floats
     known: NDArray[np.bool_]
+
+    @property
+    def parts(self) -> Floats:
+        """Parts [n, d]."""
+        return self.coded.parts
 
     def rows(self, ids: NDArray[np.uint64]) -> Ints:
         """Rows of ids, all of which are here."""
@@ -136,9 +141,8 @@ class Scorer:
         with torch.inference_mode():
             folded = attention.fold(target[0]).numpy()
             bias = attention.bias((seen.now - history.time).clamp(min=0), history.kind).numpy()
-            keys = Keys(
-                items.parts, history.item.numpy(), queries.parts, history.query.numpy(), bias, items.codes, queries.codes
-            )
+            item_rows, query_rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
+            keys = Keys(Searched(items.coded), item_rows, Searched(queries.coded), query_rows, bias)
             found = np.array(search(folded, keys, self._retrieved(len(records)), self._bundle.codebooks, self._method))
             clock.lap("search")
             long = attention(target, parts, history, seen, torch.from_numpy(found.astype(np.int32)))
@@ -203,7 +207,8 @@ class Scorer:
         with torch.inference_mode():
             parts = self._model.backbone.items(content[1]).numpy()
         found.parts[cold] = parts
-        found.codes[cold] = self._bundle.codebooks.item.encode(parts)
+        found.coded.codes[cold] = self._bundle.codebooks.item.encode(parts)
+        found.coded.cells[cold] = self._bundle.codebooks.coarse.assign(parts)
         found.bias[cold] = float(self._model.item_bias.weight.detach()[0, 0])
         found.known[cold] = content[0]
         return found
@@ -245,7 +250,7 @@ class Scorer:
             hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
             parts = self._model.backbone.queries(torch.from_numpy(hashed)).numpy()
         found.parts[cold] = parts
-        found.codes[cold] = self._bundle.codebooks.query.encode(parts)
+        found.coded.codes[cold] = self._bundle.codebooks.query.encode(parts)
         return found
 
     def _retrieved(self, length: int) -> int:
@@ -273,7 +278,8 @@ class _Clock:
         return time.perf_counter() - self._begin
 
 
-def _take(table: Table, ids: NDArray[np.uint64], rows: Ints) -> Encoded:
+def _take(table: Table, ids: NDArray[np.uint64], rows: Rows) -> Encoded:
     """Rows of a table, copied; those of unknown ids (row -1) are to be filled in. Id 0 is known only as "none"."""
     here = np.maximum(rows, 0)
-    return Encoded(ids, table.parts[here], table.codes[here], table.bias[here], table.popularity[here], rows > 0)
+    coded = Coded(table.parts[here], table.cells[here], table.codes[here])
+    return Encoded(ids, coded, table.bias[here], table.popularity[here], rows > 0)

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, Windows
 from model.nn.backbone import Backbone
+from model.search.cells import calibrate as calibrated
 from model.search.choose import recall
-from model.search.codebooks import Codebooks, Floats, fit
-from model.search.exact import Keys
+from model.search.codebooks import Codebooks, fit
+from model.search.keys import Coded, Floats, Keys, Parts
 from model.search.pq import OVER
 from model.train import checkpoint
 from model.train.dataset import Dataset, load
@@ -24,8 +26,16 @@ from model.train.dataset import Dataset, load
 log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 
-SIZES = ((4, 4), (8, 8), (16, 8), (32, 16))
-"""Bytes of an item's and a query's code that are tried; together at most one cache line."""
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"item_bytes": 4, "query_bytes": 4, "sub_bits": 8, "opq": False},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": False},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 4, "opq": True},
+    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": True},
+    {"item_bytes": 16, "query_bytes": 8, "sub_bits": 8, "opq": True},
+    {"item_bytes": 32, "query_bytes": 16, "sub_bits": 8, "opq": True},
+)
+"""Bytes of an item's and a query's code, bits a sub-vector, with a learned rotation or not; the smallest first. An item has
+its cell beside: at most one cache line."""
 ENOUGH = 0.95
 HELD_OUT = 10  # one user in ten trains no codebook
 
@@ -50,11 +60,10 @@ def population(dataset: Dataset, item_parts: Floats, query_parts: Floats, until_
 
 
 def held_out_recall(
-    backbone: Backbone, dataset: Dataset, item_parts: Floats, query_parts: Floats, books: Codebooks, k: int, over: int = OVER
-) -> float:
-    """Mean recall@k of held-out users' last targets: what the scan and rerank find of the exact top k."""
-    codes = books.item.encode(item_parts), books.query.encode(query_parts)
-    found = []
+    backbone: Backbone, dataset: Dataset, items: Coded, queries: Coded, books: Codebooks, k: int, over: int = OVER
+) -> dict[str, float]:
+    """Mean recall@k of held-out users' last targets, by search: what each finds of the exact top k."""
+    found: dict[str, list[float]] = {"pq": [], "cells": []}
     for user in range(0, len(dataset.histories.user_ids), HELD_OUT):
         history = dataset.history(user)
         length = len(history.time) - 8
@@ -62,18 +71,44 @@ def held_out_recall(
             continue
         with torch.no_grad():
             bias = backbone.attention.bias(history.time[length] - history.time[:length], history.kind[:length]).numpy()
-        keys = Keys(item_parts, history.item[:length].numpy(), query_parts, history.query[:length].numpy(), bias, *codes)
-        targets = item_parts[history.item[length:].numpy()] + query_parts[history.query[length:].numpy()]
+        item_rows, query_rows = (side.numpy().astype(np.int32) for side in (history.item, history.query))
+        keys = Keys(Parts(items), item_rows[:length], Parts(queries), query_rows[:length], bias)
+        targets = items.parts[item_rows[length:]] + queries.parts[query_rows[length:]]
         with torch.no_grad():
             folded = backbone.attention.fold(torch.from_numpy(targets)).numpy()
-        found.append(recall(folded, keys, k, books, over))
-    return float(np.mean(found)) if found else float("nan")
+        for method, values in found.items():
+            values.append(recall(folded, keys, k, books, method, over))
+    return {method: float(np.mean(values)) if values else float("nan") for method, values in found.items()}
+
+
+def calibrate(
+    backbone: Backbone, dataset: Dataset, items: Coded, queries: Coded, books: Codebooks, k: int, most: int = 50_000
+) -> Codebooks:
+    """Codebooks whose search by cells loses little on held-out users' histories, put one after another to be long."""
+    rows: list[tuple[Ints, Ints]] = []
+    targets = []
+    for user in range(0, len(dataset.histories.user_ids), HELD_OUT):
+        history = dataset.history(user)
+        sides = history.item.numpy(), history.query.numpy()
+        if len(sides[0]) > 8 and sum(len(known) for known, _ in rows) < most:
+            rows.append((sides[0][:-8], sides[1][:-8]))
+            targets.append(items.parts[sides[0][-8:]] + queries.parts[sides[1][-8:]])
+    if not rows:
+        return books
+    item_rows, query_rows = (np.concatenate(side).astype(np.int32) for side in zip(*rows, strict=True))
+    if len(item_rows) <= k:
+        return books
+    keys = Keys(Parts(items), item_rows, Parts(queries), query_rows, np.zeros(len(item_rows), np.float32))
+    with torch.no_grad():
+        folded = backbone.attention.fold(torch.from_numpy(np.concatenate(targets))).numpy()
+    return replace(books, coarse=calibrated(books.coarse, folded, keys, k))
 
 
 def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:
     """Fit codebooks of several sizes on a PSU's parts, measure them on held-out users, publish the smallest good enough.
 
-    Returns {"version", "recall": [{"item_bytes", "query_bytes", "bits", "recall", "recall_scan"}], "chosen"}.
+    Returns {"version", "recall": [{"item_bytes", "query_bytes", "sub_bits", "opq", "bits", "recall", "recall_scan",
+    "recall_cells"}], "chosen"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
@@ -82,23 +117,23 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
     module = found.spec.psu()
     module.load_state_dict(found.weights)
     backbone = module.eval().backbone
-    parts = encode_all(backbone, dataset, found.vocabulary(dataset))
+    parts, spec = encode_all(backbone, dataset, found.vocabulary(dataset)), found.spec
     trained = population(dataset, *parts, windows.t1)
     rows, books = [], []
-    for item_bytes, query_bytes in SIZES:
-        fitted = fit(*trained, item_bytes, query_bytes, seed)
-        k = found.spec.retrieved
-        rows.append(
-            {
-                "item_bytes": item_bytes,
-                "query_bytes": query_bytes,
-                "bits": 8 * (item_bytes + query_bytes),
-                "recall": held_out_recall(backbone, dataset, *parts, fitted, k),
-                "recall_scan": held_out_recall(backbone, dataset, *parts, fitted, k, over=1),
-            }
-        )
+    cells = None  # they do not depend on the shape of the codes
+    for shape in SHAPES:
+        sizes, way = (shape["item_bytes"], shape["query_bytes"]), {"bits": shape["sub_bits"], "opq": shape["opq"]}
+        fitted = fit(*trained, *sizes, seed, **way, cells=cells)
+        coded = fitted.code_items(parts[0]), fitted.code_queries(parts[1])
+        if cells is None:
+            fitted = calibrate(backbone, dataset, *coded, fitted, spec.retrieved)
+            cells = fitted.coarse
+        found_by, scan = (held_out_recall(backbone, dataset, *coded, fitted, spec.retrieved, over) for over in (OVER, 1))
+        bits = 8 * (shape["item_bytes"] + shape["query_bytes"])
+        row = {**shape, "bits": bits, "recall": found_by["pq"], "recall_scan": scan["pq"], "recall_cells": found_by["cells"]}
+        rows.append(row)
         books.append(fitted)
-        log.info("codebooks %s", rows[-1])
+        log.info("codebooks %s", row)
     chosen = next((i for i, row in enumerate(rows) if row["recall"] >= ENOUGH), len(rows) - 1)
     facts = {"psu": psu, "windows": windows.as_dates(), "seed": seed, "recall": rows, "chosen": rows[chosen]}
 

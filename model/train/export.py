@@ -17,7 +17,7 @@ from model.config import Config, Windows
 from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
-from model.train.codebooks import encode_all, held_out_recall, population
+from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
 from model.train.popularity import Popularity
 
@@ -47,14 +47,18 @@ def export(
     item_parts, query_parts = encode_all(model.eval().backbone, dataset, vocabulary)
     chosen = json.loads((path(home / "codebooks", codebooks) / "codebooks.json").read_text())["chosen"]
     trained = population(dataset, item_parts, query_parts, windows.t3)
-    books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed)
-    recall = held_out_recall(model.backbone, dataset, item_parts, query_parts, books, found.spec.retrieved)
+    shape = {"bits": chosen.get("sub_bits", 8), "opq": chosen.get("opq", False)}
+    books = fit(*trained, chosen["item_bytes"], chosen["query_bytes"], seed, **shape)
+    coded = books.code_items(item_parts), books.code_queries(query_parts)
+    books = calibrate(model.backbone, dataset, *coded, books, found.spec.retrieved)
+    recalls = held_out_recall(model.backbone, dataset, *coded, books, found.spec.retrieved)
+    recall = min(recalls["pq"], recalls["cells"])  # the gate reads the worse one
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
     everything = np.arange(len(item_parts))
     popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
-    items = bundle.Table(dataset.item_ids, item_parts, books.item.encode(item_parts), bias, popularity)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
-    queries = bundle.Table(dataset.query_ids, query_parts, books.query.encode(query_parts), zeros[:, 0], zeros)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros)
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
@@ -73,7 +77,12 @@ def export(
             "predicted_to_observed": calibration.get("predicted_to_observed"),
             "slope": calibration.get("slope"),
         },
-        "codes": {**chosen, "recall": recall},
+        "codes": {
+            **chosen,
+            **{f"recall_{way}": value for way, value in recalls.items()},
+            "cells": len(books.coarse.centroids),
+            "loss": books.coarse.loss,
+        },
         "lineage": {
             "psu": found.facts["psu"],
             "codebooks": codebooks,

@@ -24,8 +24,25 @@ def test_a_bundle_loads_as_it_was_exported(trained: Trained) -> None:
     assert found.items.ids[rows[1] - 1] == known
     assert rows[2] == -1
     assert found.codebooks.item.encode(found.items.parts).tolist() == found.items.codes.tolist()
+    assert found.codebooks.coarse.assign(found.items.parts).tolist() == found.items.cells.tolist()
+    assert all(isinstance(column, np.memmap) for column in (found.items.starts, found.items.cells, found.items.codes))
     assert found.manifest["lineage"]["psu"] == trained.psu["version"]
     assert "GAUC" in (folder / bundle.CARD).read_text()
+
+
+def test_a_bundle_of_format_2_is_read(trained: Trained, tmp_path: Path) -> None:
+    folder, copy = path(trained.home / "bundles", trained.bundle), tmp_path / "v000009"
+    shutil.copytree(folder, copy)
+    for name in ("items", "queries"):
+        for column in ("starts", "cells"):
+            (copy / f"{name}.{column}.npy").unlink()
+    with np.load(copy / "codebooks.npz") as stored:
+        np.savez(copy / "codebooks.npz", item=stored["item"], query=stored["query"])
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
+    new, old = bundle.load(folder), bundle.load(copy)
+    assert old.items.rows(new.items.ids).tolist() == list(range(1, len(new.items.ids) + 1))
+    assert len(old.codebooks.coarse.centroids) == 1
 
 
 @pytest.mark.parametrize(

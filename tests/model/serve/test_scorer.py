@@ -87,6 +87,31 @@ def test_a_cold_item_is_scored_from_its_content(scorer: Scorer, trained: Trained
     assert answer.rates[0] is not None
 
 
+def test_a_cold_item_of_the_history_is_searched_like_any_other(scorer: Scorer, trained: Trained) -> None:
+    moment, now = datetime(2025, 3, 1, tzinfo=UTC), trained.windows.end
+    keys = [f"milk-late-{i}" for i in range(3)]
+    row = {"event_timestamp": moment, "title": "milk number 0", "category": "milk", "brand": "brand 0"}
+    rows = [row | {"item": signed(entity_id(key)), "item_id": key, "attributes": '{"product_type": "milk"}'} for key in keys]
+    records = np.zeros(30, RECORD)
+    records["time"], records["item"], records["kind"] = now - 1000 * np.arange(30, 0, -1), entity_id("bread-1"), 2
+    records["item"][::10] = [entity_id(key) for key in keys]
+    Online().append({"user-late": records})
+    Online().write_items(pa.Table.from_pylist(rows, schema=history.SCHEMAS["items"]))
+    folder = path(trained.home / "bundles", trained.bundle)
+    for method in ("exact", "cells", "pq"):
+        other = Scorer(bundle.load(folder), Online(), method=method)
+        encoded = other._items(np.unique(records["item"]))
+        cold = np.isin(encoded.ids, [entity_id(key) for key in keys])
+        assert cold.sum() == 3
+        books = other._bundle.codebooks
+        assert np.array_equal(encoded.coded.cells[cold], books.coarse.assign(encoded.parts[cold]))
+        assert np.array_equal(encoded.coded.codes[cold], books.item.encode(encoded.parts[cold]))
+        found = other.score("user-late", ["milk-0", keys[0]], time_ms=now, explain=True)
+        assert found.reasons == [None, None]
+        assert found.explanation is not None
+        assert {b["item"] for b in found.explanation["behaviours"]} & set(keys)
+
+
 def test_new_events_change_the_score_without_a_restart(scorer: Scorer, trained: Trained) -> None:
     now = trained.windows.end
     before = scorer.score("user-new", ["milk-0"], time_ms=now + 10_000)

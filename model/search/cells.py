@@ -1,0 +1,159 @@
+"""Search by coarse cells: only the cells that can matter to a target are scored, and those exactly.
+
+Letters: t targets, c cells, l behaviours, d width, k retrieved. A part is the centroid of its cell plus a residual; under a
+folded query f its score is normal around the centroid's, with variance f' S f for the residuals' covariance S. So, before
+any part is read, the centroids' scores say where a target's k-th best score lies and how many of the k best each cell
+is expected to hold; cells that together hold less than a stated share of them are left out. What remains is scored cell by
+cell, for all targets that want the cell: a part is read once a request.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+
+from model.search.coarse import Coarse
+from model.search.kernel import Best
+from model.search.keys import Floats, Keys, Rows
+from model.search.units import Units, units
+
+LOSSES = (0.015, 0.007, 0.003, 0.001, 3e-4, 1e-4, 3e-5)
+"""Expected losses that are tried."""
+WANTED = 0.985
+AMPLE = 2
+_SUMS = {"reassoc", "nsz", "contract"}  # sums may be taken in any order
+_BINS, _STEP = 96, 0.25  # of the expected distribution of scores, in standard deviations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """means [t, c]: expected scores; floor [t]: cells below it are left out; least [t]: a score that about AMPLE k
+    behaviours exceed; work: scores that remain, as a share of all."""
+
+    means: Floats
+    floor: Floats
+    least: Floats
+    work: float
+
+
+def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, queries: Floats) -> Plan:
+    """Which cells folded queries [t, d] want; search [t, s] and queries [t, 1 + q] are the scores of units' other parts."""
+    count, items = len(coarse.centroids), len(units.items)
+    starts, bias, column = units.behaviours.starts, units.behaviours.bias, units.behaviours.query
+    split = starts[items]
+    held = np.diff(starts[units.cell_starts]).astype(np.float32)
+    of_cell = np.repeat(np.arange(count), np.diff(starts[units.cell_starts]))
+    lift = np.bincount(of_cell, bias[:split], count).astype(np.float32) / np.maximum(held, 1)
+    spread = float(bias[:split].var()) if split else 0.0
+    # What queries add to a cell's behaviours, which tend to have queries of its kind, and how much that varies within cells.
+    pairs = np.bincount(of_cell * queries.shape[1] + column[:split], minlength=count * queries.shape[1])
+    asked = pairs.reshape(count, -1).astype(np.float32)
+    added = queries @ (asked / np.maximum(held, 1)[:, None]).T
+    spread = spread + ((queries**2) @ asked.sum(0) - added**2 @ held) / max(1, split)
+    sigma = np.sqrt(np.maximum(np.einsum("td,td->t", folded @ coarse.covariance, folded) + spread, 1e-12)).astype(np.float32)
+    means = (folded @ coarse.centroids.T + lift + added).astype(np.float32)
+    beside = np.diff(starts[items:]).astype(np.float32)
+    floor, least, work = _floors(means, held, search, beside, sigma, k, coarse.loss, np.diff(units.cell_starts), _NORMAL)
+    return Plan(means, floor, least, work / max(1, items * len(folded)))
+
+
+def search(folded: Floats, units: Units, coarse: Coarse, k: int) -> tuple[Rows, Floats]:
+    """The places [t, min(k, l)] of the best behaviours of the cells that matter, and their exact scores, in no order."""
+    searches, queries = units.search_scores(folded), units.query_scores(folded)
+    planned = plan(folded, units, coarse, k, searches, queries)
+    return follow(planned, folded, units, k, searches, queries)
+
+
+def follow(planned: Plan, folded: Floats, units: Units, k: int, searches: Floats, queries: Floats) -> tuple[Rows, Floats]:
+    """Search the cells of a plan."""
+    for least in (planned.least, None):  # a threshold that was too hopeful is given up
+        best = Best(units.behaviours, queries, k, least)
+        best.offer(searches, len(units.items))
+        best.scan(folded, units, planned.means, planned.floor)
+        places, scores = best.result()
+        if places.shape[1] == k:
+            break
+    return places, scores
+
+
+def calibrate(coarse: Coarse, folded: Floats, keys: Keys, k: int) -> Coarse:
+    """The cells with the largest expected loss at which folded queries [t, d] of others find WANTED of their exact best.
+
+    Real residuals have heavier tails than normal ones, so more is lost than expected. Without any such loss it is 0, and all
+    cells that hold anything are searched.
+    """
+    truth = folded @ keys.gather(np.arange(len(keys))).T + keys.bias
+    least = np.partition(truth, len(keys) - k, 1)[:, -k][:, None] - 1e-6
+    found = units(keys, len(coarse.centroids))
+    for loss in LOSSES:
+        tried = replace(coarse, loss=loss)
+        places = search(folded, found, tried, k)[0].astype(np.int64)
+        if (np.take_along_axis(truth, places, 1) >= least).mean() >= WANTED:
+            return tried
+    return replace(coarse, loss=0.0)
+
+
+_NORMAL = np.array([0.5 * math.erfc(-(i - 2 * _BINS) * _STEP / math.sqrt(2)) for i in range(4 * _BINS)], np.float32)
+"""The normal distribution function at multiples of _STEP, from -2 _BINS on."""
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_SUMS)
+def _quantile(counts: Floats, k: float, normal: Floats) -> int:
+    """The bin, counted from _BINS / 2 above the top, below which the k-th best of scores in bins [96] is expected."""
+    low, high = 0, 2 * _BINS - 1
+    while low < high:
+        middle = (low + high) >> 1
+        expected = np.float32(0)
+        for b in range(_BINS):
+            expected += counts[b] * normal[middle - _BINS // 2 - b + 2 * _BINS]
+        if expected >= k:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_SUMS)
+def _floors(  # type: ignore[no-untyped-def]
+    means, held, search, beside, sigma, k, loss, sizes, normal
+):
+    """A floor [t] to the means [t, c] of cells that hold `held` [c] behaviours, and how many scores lie above the floors.
+
+    The distribution of all scores is that of the means, in bins, widened by sigma [t].
+    """
+    targets, cells = means.shape
+    floor, least = np.empty(targets, np.float32), np.empty(targets, np.float32)
+    work = 0
+    counts = np.empty(_BINS, np.float32)
+    for t in range(targets):
+        top = np.float32(-np.inf)
+        for j in range(cells):
+            if held[j] > 0:
+                top = max(top, means[t, j])
+        for j in range(len(beside)):
+            top = max(top, search[t, j])
+        per = 1 / (sigma[t] * np.float32(_STEP))
+        counts[:] = 0
+        for j in range(cells):
+            if held[j] > 0:
+                counts[int(min((top - means[t, j]) * per, np.float32(_BINS - 1)))] += held[j]
+        for j in range(len(beside)):
+            counts[int(min((top - search[t, j]) * per, np.float32(_BINS - 1)))] += beside[j]
+        at = _quantile(counts, k, normal)
+        least[t] = top + (_BINS // 2 - _quantile(counts, AMPLE * k, normal)) / per
+        last, lost = _BINS - 1, np.float32(0)
+        while last > 0:
+            lost += counts[last] * normal[at - _BINS // 2 - last + 2 * _BINS]
+            if lost > loss * k:
+                break
+            last -= 1
+        kept = counts[: last + 1].sum()
+        while kept < k and last < _BINS - 1:
+            last += 1
+            kept += counts[last]
+        floor[t] = top - (last + 1) / per if last < _BINS - 1 else -np.inf
+        for j in range(cells):
+            if means[t, j] >= floor[t]:
+                work += sizes[j]
+    return floor, least, work

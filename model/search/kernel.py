@@ -1,0 +1,127 @@
+"""The compiled inner loops of the search: `kernel.c` where it was built, else the same in numba (`portable`).
+
+Letters: t targets, u units, l behaviours, n ids, c cells, d width, k retrieved, b slots of a buffer.
+"""
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.search import portable
+from model.search.keys import Floats, Parts, Rows
+from model.search.units import Behaviours, Units
+
+SLOTS = 4
+"""Slots of a target's buffer, as a multiple of k."""
+
+
+class _Best(ctypes.Structure):
+    _pointers = ("scores", "places", "fill", "least", "starts", "order", "bias", "ceiling", "column", "queries", "room")
+    _fields_ = [(name, ctypes.c_void_p) for name in _pointers] + [(n, ctypes.c_int64) for n in ("slots", "k", "columns")]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None where it was not built."""
+    found = find_spec("model.search._kernel")
+    return None if found is None or found.origin is None else ctypes.CDLL(found.origin)
+
+
+def rows(ids: NDArray[np.uint64], starts: NDArray[np.int32], wanted: NDArray[np.uint64]) -> Rows:
+    """Rows [l] of wanted ids [l] among sorted ids [n] (row 1 is the first): 0 for id 0, -1 for one that is not there.
+
+    starts [2^p + 1]: where the ids of each p-bit prefix begin (`prefixes`). Ids are hashes, so a prefix has few ids and
+    the time is constant.
+    """
+    out = np.empty(len(wanted), np.int32)
+    shift = 64 - (len(starts) - 1).bit_length() + 1
+    compiled = library()
+    if compiled is None:
+        portable.rows(ids, starts, shift, wanted, out)
+    else:
+        compiled.rows(
+            _at(ids), _at(starts), _long(shift), _at(wanted), _long(wanted.strides[0]), _long(len(wanted)), _at(out)
+        )
+    return out
+
+
+def prefixes(ids: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """Where the ids [n] of each prefix begin, about two ids a prefix; [2^p + 1], p >= 1."""
+    bits = max(1, len(ids).bit_length() - 1)
+    edges = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits)
+    return np.append(np.searchsorted(ids, edges), len(ids)).astype(np.int32)
+
+
+class Best:
+    """The k best behaviours of each target, of scores that come in pieces: scores [t, l] are never written out.
+
+    A buffer [b] a target; when it is full it is cut back to the k best, and the least of these is the threshold from then
+    on.
+    """
+
+    def __init__(self, behaviours: Behaviours, queries: Floats, k: int, least: Floats | None = None) -> None:
+        """queries [t, 1 + q]: scores of the history's queries; least [t]: a threshold to begin with."""
+        targets = len(queries)
+        self._k = k
+        self._scores, self._places = np.empty((targets, SLOTS * k), np.float32), np.empty((targets, SLOTS * k), np.int32)
+        self._fill = np.zeros(targets, np.int64)
+        self._behaviours = behaviours
+        least = np.full(targets, -np.inf, np.float32) if least is None else least.astype(np.float32)
+        self._arrays = (self._scores, self._places, self._fill, least, np.ascontiguousarray(queries), queries.max(1))
+        self._state = _Best(
+            *map(_address, (*self._arrays[:4], *behaviours, *self._arrays[4:])), SLOTS * k, k, queries.shape[1]
+        )
+
+    def offer(self, own: Floats, first: int) -> None:
+        """Offer every target the behaviours of units `first` and on, whose own scores are own [t, u]."""
+        own = np.ascontiguousarray(own)
+        compiled = library()
+        if compiled is None:
+            portable.offer_all(self._arrays, self._behaviours, self._k, own, first)
+        else:
+            compiled.offer_all(ctypes.byref(self._state), _at(own), _long(len(own)), _long(first), _long(own.shape[1]))
+
+    def scan(self, folded: Floats, units: Units, means: Floats, floor: Floats) -> None:
+        """Score and offer, for folded queries [t, d], the units of cells whose mean [t, c] is not below the floor [t]."""
+        items: Parts = units.keys.items
+        table, more = items.table.parts, items.table.parts[:0] if items.more is None else items.more.parts
+        folded, means, floor = (np.ascontiguousarray(a, np.float32) for a in (folded, means.T, floor))
+        compiled = library()
+        if compiled is None:
+            portable.scan(
+                self._arrays, self._behaviours, self._k, folded, means, floor, units.cell_starts, table, more, units.items
+            )
+            return
+        sizes = [_long(n) for n in (*folded.shape, means.shape[0], len(table))]
+        failed = compiled.scan(
+            *(ctypes.byref(self._state), _at(folded), sizes[0], sizes[1], _at(means), _at(floor), sizes[2]),
+            *(_at(units.cell_starts), _at(table), sizes[3], _at(more), _at(units.items)),
+        )
+        if failed:
+            raise MemoryError
+
+    def result(self) -> tuple[Rows, Floats]:
+        """Places and scores [t, k] of the best, in no order; fewer columns where a target was offered fewer."""
+        compiled = library()
+        if compiled is None:
+            portable.finish(self._arrays, self._k)
+        else:
+            compiled.finish(ctypes.byref(self._state), _long(len(self._fill)))
+        width = int(min(self._k, self._fill.min(initial=self._k)))
+        return self._places[:, :width], self._scores[:, :width]
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _at(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(_address(array))
+
+
+_long = ctypes.c_long
