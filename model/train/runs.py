@@ -26,7 +26,7 @@ from model.train.dataset import Dataset
 from model.train.psu import pretrain
 
 log = logging.getLogger(__name__)
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 
