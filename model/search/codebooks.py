@@ -124,7 +124,7 @@ def train(vectors: Floats, s: int, seed: int = 0, bits: int = 8, opq: bool = Fal
         vectors = np.resize(vectors, (count, d)) if len(vectors) else np.zeros((count, d), np.float32)
         opq = False
     vectors = np.ascontiguousarray(vectors, np.float32)
-    if opq:
+    if opq and len(vectors) >= d:  # faiss writes beyond its buffers when a rotation has fewer vectors than dimensions
         turning = faiss.OPQMatrix(d, m)
         turning.niter, turning.niter_pq, turning.max_train_points = 5, 4, 16_384
         turning.pq = inner = _product(d, m, bits, seed)
