@@ -97,13 +97,13 @@ def untrained(folder: Path, dim: int = 64, items: int = 200_000, seed: int = 0) 
     words = rng.standard_normal((len(queries) + 1, dim), np.float32) * np.float32(0.3 / np.sqrt(dim))
     books = fit(parts[1:], words[1:], 16, 8, seed, cells=made.books.coarse)
     spec = Spec(dim, 4, 100, 50, "topk", 1000, 1000, 1000, 256, 0)
-    tables = [
+    known, asked = (
         bundle.Table.of(some, coded, np.zeros(len(some) + 1, np.float32), np.zeros((len(some) + 1, POPULARITY), np.float32))
         for some, coded in ((ids, books.code_items(parts)), (queries, books.code_queries(words)))
-    ]
+    )
     manifest: dict[str, Any] = {"encoder": "hashing", "logistic": [1.0, 0.0], "windows": {}, "metrics": {}}
     model = spec.click()
-    version = publish(folder, lambda aside: bundle.write(aside, spec, model, *tables, books, manifest))
+    version = publish(folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, manifest))
     point(folder, version)
     return World("hard", folder, keys, ids, queries, None)
 

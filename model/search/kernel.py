@@ -154,7 +154,7 @@ class Side:
         fill, wide = np.zeros(targets, np.int64), np.full(self._queries.shape[1], np.inf, np.float32)
         wide[:targets] = least
         state = _Best(
-            *map(_address, (scores, places, fill, wide, *behaviours, self._queries, self._queries)),
+            *(_address(x) for x in (scores, places, fill, wide, *behaviours, self._queries, self._queries)),
             *(SLOTS * k, k, self._queries.shape[1]),
         )
         for own, first in self._own:
