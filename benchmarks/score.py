@@ -57,7 +57,7 @@ def run(
         os.sched_setaffinity(0, here)
         try:
             for store in stores:
-                server = RedisServer(folder / "redis", "everysec") if store == "redis" else None
+                server = RedisServer(folder / "redis-server", "everysec") if store == "redis" else None
                 with server or nullcontext(), home(folder / store, given, server) as online:
                     for length in lengths:
                         draws = _draws(length, requests * rounds, users)
