@@ -28,7 +28,6 @@ Ints = NDArray[np.int64]
 
 SHAPES: tuple[dict[str, Any], ...] = (
     {"item_bytes": 4, "query_bytes": 4, "sub_bits": 8, "opq": False},
-    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": False},
     {"item_bytes": 8, "query_bytes": 8, "sub_bits": 4, "opq": True},
     {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": True},
     {"item_bytes": 16, "query_bytes": 8, "sub_bits": 8, "opq": True},
@@ -105,7 +104,7 @@ def calibrate(
 
 
 def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:
-    """Fit codebooks of several sizes on a PSU's parts, measure them on held-out users, publish the smallest good enough.
+    """Fit codebooks of growing sizes on a PSU's parts, measure each on held-out users, publish the first good enough.
 
     Returns {"version", "recall": [{"item_bytes", "query_bytes", "sub_bits", "opq", "bits", "recall", "recall_scan",
     "recall_cells"}], "chosen"}.
@@ -134,6 +133,8 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
         rows.append(row)
         books.append(fitted)
         log.info("codebooks %s", row)
+        if found_by["pq"] >= ENOUGH:
+            break  # larger ones would not be chosen
     chosen = next((i for i, row in enumerate(rows) if row["recall"] >= ENOUGH), len(rows) - 1)
     facts = {"psu": psu, "windows": windows.as_dates(), "seed": seed, "recall": rows, "chosen": rows[chosen]}
 

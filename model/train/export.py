@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.publish import path, publish
+from features.record import entity_id
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
@@ -57,9 +58,17 @@ def export(
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
     everything = np.arange(len(item_parts))
     popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity)
+    hashes = np.array([entity_id(name) for name in dataset.type_names], np.uint64)
+    order = np.argsort(hashes)
+    numbers = np.zeros(len(hashes) + 1, np.int32)
+    numbers[order + 1] = np.arange(1, len(hashes) + 1)
+    numbers = numbers[dataset.types + 1]
+    kinds = np.zeros(len(hashes) + 1, np.float32)
+    kinds[numbers] = popularity[:, 3]  # alike for all items of a type
+    types = bundle.Types(hashes[order], kinds)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, numbers)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
-    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.int32))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
@@ -102,7 +111,7 @@ def export(
     requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed)
 
     def write(folder: Path) -> None:
-        bundle.write(folder, found.spec, model, items, queries, books, manifest, vocabulary, requests)
+        bundle.write(folder, found.spec, model, items, queries, books, types, manifest, vocabulary, requests)
 
     name = publish(home / "bundles", write, check)
     return {"version": name, "codes_recall": recall, "items": len(items.ids), "seconds": round(time.monotonic() - begin, 1)}
