@@ -22,6 +22,7 @@ class Bench(StrEnum):
     recall = "recall"
     score = "score"
     search = "search"
+    swap = "swap"
     train = "train"
 
 

@@ -65,7 +65,7 @@ class Server:
             )
 
     def __enter__(self) -> "Server":
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             self.check()
             try:
@@ -76,7 +76,8 @@ class Server:
                 pass
             time.sleep(0.1)
         self.stop()
-        raise SeminarError("server", self.port, "is not ready after 120 s", f"see {self._log}")
+        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise SeminarError("server", self.port, "is not ready after 240 s", f"it said: {' / '.join(said)}")
 
     def __exit__(self, *_: object) -> None:
         self.stop()
