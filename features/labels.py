@@ -55,7 +55,7 @@ def join(
         con.register("impressions", _timed(impressions.select(["user_id", "event_timestamp", "impression_id", "items"])))
         con.register("clicks", _timed(history.read_clicks(home, since_ms, last, version)))
         con.register("browses", _browses(home, since_ms, last, version))
-        found = con.execute(_JOIN, {"window": window_ms, "watermark": watermark_ms}).to_arrow_table()
+        found = con.sql(_JOIN, params={"window": window_ms, "watermark": watermark_ms}).to_arrow_table()
     schema = history.SCHEMAS[history.LABELS]
     times = pc.multiply(found["time"], 1000).cast(schema.field("event_timestamp").type)
     found = found.set_column(found.column_names.index("time"), "event_timestamp", times)
@@ -64,7 +64,9 @@ def join(
 
 def _timed(rows: pa.Table) -> pa.Table:
     """The rows with their time in ms: DuckDB needs an extension for times with a zone."""
-    return rows.drop_columns(["event_timestamp"]).append_column("time", pa.array(history.milliseconds(rows["event_timestamp"])))
+    return rows.drop_columns(["event_timestamp"]).append_column(
+        "time", pa.array(history.milliseconds(rows["event_timestamp"]))
+    )
 
 
 def _browses(home: Path, since_ms: int, until_ms: int, version: str | None) -> pa.Table:

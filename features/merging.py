@@ -1,8 +1,8 @@
 """Merging files of one date into sorted ones without repeats, so that reading before and after gives the same.
 
 Of rows that repeat, the one stays that the readers in `features.history` would take: of events the one that arrived
-first, of items and impressions the one of the last origin, of clicks of the first, of labels the one written last, of queries
-the first of the date.
+first, of items and impressions the one of the last origin, of clicks of the first, of labels the one written last, of
+queries the first of the date.
 """
 
 import os

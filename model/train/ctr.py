@@ -38,14 +38,16 @@ def finetune(
     search: str = "seminar",
     config: Config | None = None,
     seed: int = 0,
+    history: str | None = None,
 ) -> dict[str, Any]:
-    """Train a click model on [t1, t2) and write its checkpoint below `<home>/checkpoints`.
+    """Train a click model on [t1, t2) of a version of history (or as it is now) and write its
+    checkpoint below `<home>/checkpoints`.
 
     Returns {"checkpoint": folder, "restored": counts by fate, "losses": [mean by epoch], "labels", "seconds"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    dataset = load(home, windows.t2, config.model)
+    dataset = load(home, windows.t2, config.model, history)
     rows = vocabulary(dataset, windows.t2, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
@@ -56,6 +58,7 @@ def finetune(
         report = restore(model, checkpoint.map_tables(pretrained, dataset, rows))
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
+    run["history"] = history
     resume = Resume(resume_file(home, dataset, run))
     step_losses = _losses(model, dataset, rows, config.train, examples, windows.t2)
     losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, step_losses, resume)["total"]
