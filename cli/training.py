@@ -149,6 +149,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Point the scorers to a bundle that passes the gate; checks that the data cannot support say so and do not stop it."""
+    from features.checks import missed
     from features.history import read_sequences
     from features.online import Online
     from features.publish import current, path
@@ -156,7 +157,7 @@ def promote(
     from model.serve.smoke import smoke
     from model.train import checkpoint, release
     from model.train.duel import duel
-    from model.train.gate import gate, missed
+    from model.train.gate import gate
     from model.train.retention import checkpoint_of
 
     out, home = Output(as_json), settings().home
@@ -171,7 +172,7 @@ def promote(
     for check in judged["checks"]:
         if check["why"]:
             out.line(f"not applicable: {check['name']}, {check['why']}")
-    if why := missed(judged):
+    if why := missed(judged["checks"]):
         raise SeminarError("bundle", bundle, f"failed the gate: {why}", f"{champion or 'nothing'} serves on")
     found = release.promote(home, bundle=bundle, champion=judged["champion"])
     out.line(f"bundle {found['bundle']} is served; before: {found['former'] or 'none'}")

@@ -213,15 +213,16 @@ def ctr() -> None:
     @task
     def gate(exported: dict[str, Any], compared: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
         """Hold the bundle against the limits; a miss fails the run, and nothing is promoted."""
+        from features.checks import missed
         from features.errors import SeminarError
         from features.reports import save
         from features.settings import settings
-        from model.train.gate import gate, missed
+        from model.train.gate import gate
 
         home, bundle = settings().home, exported["version"]
         judged = gate(home, bundle=bundle, duel=compared, smoke=asked)
         facts = save(home, "release", {**judged, "duel": compared, "smoke": asked})
-        if why := missed(facts):
+        if why := missed(facts["checks"]):
             champion = facts["champion"]
             remedy = f"{champion} serves on" if champion else "nothing is served yet; look at the training data"
             raise SeminarError("bundle", bundle, f"failed the gate: {why}", remedy)

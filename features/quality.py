@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from features import history, labels, reports, snapshot, versions
+from features.checks import Check, missed
+from features.checks import check as check_of
 from features.errors import SeminarError
 from features.record import KIND_BROWSE, RECORD
 from features.sequences import packed
@@ -160,7 +162,7 @@ def before(home: Path, date: str, limits: Limits) -> dict[str, float]:
     }
 
 
-def _checks(found: dict[str, Any], earlier: dict[str, float], closed: bool, limits: Limits) -> list[dict[str, Any]]:
+def _checks(found: dict[str, Any], earlier: dict[str, float], closed: bool, limits: Limits) -> list[Check]:
     few = "too few dates before to compare with"
     open_ = "" if closed else "the date is not over"
     rows: list[tuple[str, Any, Any, bool, str]] = [("events", found["events"], limits.least, False, open_)]
@@ -179,28 +181,16 @@ def _checks(found: dict[str, Any], earlier: dict[str, float], closed: bool, limi
     ratio = None if not usual or rate is None else rate / usual
     rows.append(("click_rate_higher", ratio, limits.click_rate, True, why))
     rows.append(("click_rate_lower", ratio, 1 / limits.click_rate, False, why or open_))
-    return [
-        {
-            "name": name,
-            "value": value,
-            "limit": round(limit, 4),
-            "at": "most" if most else "least",
-            "applies": not why,
-            "passed": bool(why) or (value <= limit if most else value >= limit),
-            "why": why,
-        }
-        for name, value, limit, most, why in rows
-    ]
+    return [check_of(name, value, limit, why, most=most) for name, value, limit, most, why in rows]
 
 
 def refuse(report: dict[str, Any]) -> None:
     """SeminarError with the numbers where a date did not pass and nobody accepted it."""
-    bad = [f"{x['name']} {round(x['value'], 4)} (limit {x['limit']})" for x in report["checks"] if not x["passed"]]
-    if bad and not report["accepted"]:
+    if (bad := missed(report["checks"])) and not report["accepted"]:
         raise SeminarError(
             "history date",
             report["date"],
-            f"is not as it should be: {', '.join(bad)}; {report['events']} events",
+            f"is not as it should be: {bad}; {report['events']} events",
             f"see reports/quality/{report['date']}.json; if it is right as it is: `seminar history accept {report['date']}`",
         )
 

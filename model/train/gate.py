@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import model.bundle as bundles
+from features.checks import Check, check
 from features.publish import current, path, verify
 from features.settings import configured
 
@@ -46,7 +47,7 @@ def gate(
     """Load a bundle as the scorer would and hold its figures against the limits.
 
     duel: what `model.train.duel` found; smoke: what `model.serve.smoke` did. Returns {"bundle", "champion", "passed",
-    "checks": [{"name", "value", "limit", "at", "applies", "passed", "why"}]}; a check that does not apply passes and says why.
+    "checks": [features.checks.Check]}.
     """
     limits = limits or Limits.of(home)
     kind = home / "bundles"
@@ -57,19 +58,19 @@ def gate(
     champion = None if champion == bundle else champion
     ratio, recall = found.get("predicted_to_observed"), found.get("codes_recall")
     checks = [
-        _check("gauc", found.get("gauc"), limits.gauc),
+        check("gauc", found.get("gauc"), limits.gauc),
         *_against(home, champion, found, duel or {}, limits),
-        _check(
+        check(
             "codes_recall", recall, limits.codes_recall, "histories are too short to need a search" if _none(recall) else ""
         ),
-        _check(
+        check(
             "calibration",
             None if ratio is None else abs(ratio - 1),
             limits.calibration,
             "nothing was shown to measure it on" if ratio is None else "",
             most=True,
         ),
-        _check(
+        check(
             "latency_ms",
             (smoke or {}).get("p90_ms"),
             limits.latency_ms,
@@ -78,29 +79,16 @@ def gate(
         ),
         _size(kind, bundle, champion, limits),
     ]
-    return {
-        "bundle": bundle,
-        "champion": champion,
-        "passed": all(check["passed"] for check in checks),
-        "checks": checks,
-    }
-
-
-def missed(judged: Mapping[str, Any]) -> str:
-    """The checks that a bundle failed, with figures and limits; "" when it passed."""
-    return ", ".join(
-        f"{x['name']} {x['value'] if x['value'] is None else round(x['value'], 4)} (limit {x['limit']})"
-        for x in judged["checks"]
-        if not x["passed"]
-    )
+    passed = all(x["passed"] for x in checks)
+    return {"bundle": bundle, "champion": champion, "passed": passed, "checks": checks}
 
 
 def _against(
     home: Path, champion: str | None, found: Mapping[str, Any], duel: Mapping[str, Any], limits: Limits
-) -> list[dict[str, Any]]:
+) -> list[Check]:
     names = ("champion", "champion_impressions", "events")
     if champion is None:
-        return [_check(name, None, -limits.margin, "there is no champion yet") for name in names]
+        return [check(name, None, -limits.margin, "there is no champion yet") for name in names]
     manifest = json.loads((path(home / "bundles", champion) / bundles.MANIFEST).read_text())
     published = manifest["metrics"].get("gauc")
     ranked, shown = duel.get("gauc"), duel.get("impressions")
@@ -108,17 +96,17 @@ def _against(
         # On other events than its own, only the published figures can be compared.
         difference = None if published is None or found.get("gauc") is None else found["gauc"] - published
         why = str(duel.get("reason", "it was not compared on the same events"))
-        rest = [_check(name, None, -limits.margin, why) for name in names[1:]]
-        return [_check("champion", difference, -limits.margin, why if difference is None else ""), *rest]
+        rest = [check(name, None, -limits.margin, why) for name in names[1:]]
+        return [check("champion", difference, -limits.margin, why if difference is None else ""), *rest]
     none = "no user was shown anything in the test window"
     drop = None if published is None else ranked["champion"] - published
     if shown and (before := _impression_gauc(manifest)) is not None:
         drop = min(shown["champion"] - before, drop if drop is not None else 0.0)
     return [
-        _check("champion", ranked["lo"], -limits.margin),
+        check("champion", ranked["lo"], -limits.margin),
         # Few are shown anything, so the interval is wide: it stops what is surely worse.
-        _check("champion_impressions", shown and shown["hi"], -limits.margin, "" if shown else none),
-        _check("events", drop, -limits.events, "the champion published no figure" if drop is None else ""),
+        check("champion_impressions", shown and shown["hi"], -limits.margin, "" if shown else none),
+        check("events", drop, -limits.events, "the champion published no figure" if drop is None else ""),
     ]
 
 
@@ -128,11 +116,11 @@ def _impression_gauc(manifest: Mapping[str, Any]) -> float | None:
     return value
 
 
-def _size(kind: Path, bundle: str, champion: str | None, limits: Limits) -> dict[str, Any]:
+def _size(kind: Path, bundle: str, champion: str | None, limits: Limits) -> Check:
     mine, theirs = (_megabytes(path(kind, name)) if name else None for name in (bundle, champion))
     # What is small grows fast: below this nobody's memory is in danger.
     limit = limits.size_mb if theirs is None else min(limits.size_mb, max(limits.growth * theirs, 64.0))
-    return _check("size_mb", mine, round(limit, 1), most=True)
+    return check("size_mb", mine, round(limit, 1), most=True)
 
 
 def _megabytes(folder: Path) -> float:
@@ -141,11 +129,3 @@ def _megabytes(folder: Path) -> float:
 
 def _none(value: float | None) -> bool:
     return value is None or isnan(value)
-
-
-def _check(name: str, value: float | None, limit: float, why: str = "", *, most: bool = False) -> dict[str, Any]:
-    """why: the reason for which the check does not apply; "" when it does."""
-    value = None if value is None or isnan(value) else float(value)
-    passed = bool(why) or (value is not None and (value <= limit if most else value >= limit))
-    at = "most" if most else "least"
-    return {"name": name, "value": value, "limit": limit, "at": at, "applies": not why, "passed": passed, "why": why}
