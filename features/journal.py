@@ -14,7 +14,7 @@ def note(home: Path, **facts: Any) -> None:
     """Append one line: dag, run, task, map_index, attempt, state, begun, seconds, error."""
     file = home / "reports" / "runs.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"ended": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}, default=str) + "\n"
+    line = json.dumps({"ended": datetime.now(UTC).isoformat(), **facts}, default=str) + "\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(descriptor, line.encode())  # one write: lines of tasks that end together do not mix
