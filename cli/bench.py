@@ -21,6 +21,7 @@ class Bench(StrEnum):
     faults = "faults"
     recall = "recall"
     search = "search"
+    train = "train"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

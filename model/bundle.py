@@ -2,12 +2,12 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,starts,parts,cells,codes,bias,popularity}.npy   the catalogue, encoded; mapped, shared between processes
+    items.{ids,starts,parts,cells,codes,bias,popularity,types}.npy   the catalogue, encoded; mapped, shared between processes
     queries.{...}.npy      the known queries
     codebooks.npz          coarse cells and product quantisers of the parts
     MODEL_CARD.md          for people
 
-Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 2 had neither cells nor starts.
+Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT, READABLE = 3, (2, 3)
+FORMAT = 4
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 FEATURE_SERVICE = "ctr_v1"
 
@@ -35,7 +35,8 @@ FEATURE_SERVICE = "ctr_v1"
 @dataclass(frozen=True)
 class Table:
     """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
-    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 3] as of the export (model.nn.features)."""
+    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 5] as of the export (model.nn.features);
+    types [n + 1]: hashes of what an item is (0: not known)."""
 
     ids: NDArray[np.uint64]
     starts: NDArray[np.int32]
@@ -44,11 +45,14 @@ class Table:
     codes: Codes
     bias: Floats
     popularity: Floats
+    types: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats) -> "Table":
+    def of(
+        cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats, types: NDArray[np.uint64]
+    ) -> "Table":
         """The table of encoded entities."""
-        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity)
+        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity, types)
 
     @property
     def coded(self) -> Coded:
@@ -93,10 +97,9 @@ def load(folder: Path) -> Bundle:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise SeminarError("bundle", folder, f"has no readable manifest ({error})", "publish it again") from error
-    for name, wanted in (("format", READABLE), ("feature_service", (FEATURE_SERVICE,))):
-        if manifest.get(name) not in wanted:
-            said = " or ".join(repr(value) for value in wanted)
-            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {said}", "export it with this version")
+    for name, wanted in (("format", FORMAT), ("feature_service", FEATURE_SERVICE)):
+        if manifest.get(name) != wanted:
+            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
     model.load_state_dict(load_file(folder / WEIGHTS))
@@ -109,13 +112,7 @@ def load(folder: Path) -> Bundle:
 
 
 def _table(folder: Path, name: str) -> Table:
-    def column(field: str) -> Any:
-        return np.load(folder / f"{name}.{field}.npy", mmap_mode="r")
-
-    if (folder / f"{name}.starts.npy").exists():
-        return Table(*(column(field.name) for field in dataclasses.fields(Table)))
-    ids, parts, codes, *others = (column(field) for field in ("ids", "parts", "codes", "bias", "popularity"))  # format 2
-    return Table.of(ids, Coded(parts, np.zeros(len(parts), np.uint16), codes), *others)
+    return Table(*(np.load(folder / f"{name}.{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(Table)))
 
 
 def card(manifest: dict[str, Any]) -> str:

@@ -19,8 +19,9 @@ from features.state import Pairing
 from model.bundle import Bundle, Table
 from model.compute import tune
 from model.nn.backbone import last
-from model.nn.content import contents, text_encoder, tokens
-from model.nn.features import context, repeats
+from model.nn.click import evidence
+from model.nn.content import contents, text_encoder, tokens, type_of
+from model.nn.features import context, counters
 from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.search.choose import search
@@ -68,12 +69,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Distinct entities [n], coded, with biases [n] and popularity [n, 3]; row 0 stands for "none"."""
+    """Distinct entities [n], coded, with biases [n], popularity [n, 5] and types [n]; row 0 stands for "none"."""
 
     ids: NDArray[np.uint64]
     coded: Coded
     bias: Floats
     popularity: Floats
+    types: NDArray[np.uint64]
     known: NDArray[np.bool_]
 
     @property
@@ -147,15 +149,15 @@ class Scorer:
             clock.lap("search")
             long = attention(target, parts, history, seen, torch.from_numpy(found.astype(np.int32)))
             recent = model.recent(target, parts, history, seen, last(seen, model.backbone.recent))
-            again = repeats(history, seen, torch.from_numpy(rows).unsqueeze(0), len(items.ids))
+            types = torch.from_numpy(np.unique(items.types, return_inverse=True)[1])  # row 0 has the least: 0
+            wanted, queried = torch.from_numpy(rows).unsqueeze(0), torch.from_numpy(queries.rows(asked)).expand(1, len(rows))
+            counted = counters(history, seen, wanted, queried, types)
             plain = torch.from_numpy(items.popularity[rows]).unsqueeze(0), torch.from_numpy(items.bias[rows]).unsqueeze(0)
             about = context(history, seen)
             searched = torch.full(item_part.shape[:2], float(asked[0] != 0))
-            odds = (
-                model.combine(long, recent, item_part, query_part, searched, again, *plain, about)[0]
-                .numpy()
-                .astype(np.float64)
-            )
+            popular, own = plain
+            found_all = evidence(long, recent, item_part, query_part, searched, counted, popular, about)
+            odds = model.combine(found_all, own)[0].numpy().astype(np.float64)
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         known = items.known[rows]
         answer = Answer(
@@ -211,9 +213,13 @@ class Scorer:
         found.coded.cells[cold] = self._bundle.codebooks.coarse.assign(parts)
         found.bias[cold] = float(self._model.item_bias.weight.detach()[0, 0])
         found.known[cold] = content[0]
+        found.types[cold] = content[2]
+        for at in cold:  # how popular its type is, those who share it know
+            kin = np.flatnonzero(table.types == found.types[at])[:1] if found.types[at] else cold[:0]
+            found.popularity[at, 3] = table.popularity[kin, 3].sum()
         return found
 
-    def _content(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], ItemInputs]:
+    def _content(self, ids: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], ItemInputs, NDArray[np.uint64]]:
         try:
             rows = self._online.items(ids.tolist())
         except Exception:  # the store is away: these items are unknown for now, the others are scored
@@ -229,7 +235,9 @@ class Scorer:
             torch.from_numpy(content.image),
             torch.from_numpy(content.image_ok),
         )
-        return np.array([row is not None for row in rows], bool), inputs
+        types = [type_of(row) if row else None for row in rows]
+        hashes = np.array([entity_id(name) if name else 0 for name in types], np.uint64)
+        return np.array([row is not None for row in rows], bool), inputs, hashes
 
     def _queries(self, ids: NDArray[np.uint64], asked: str | None) -> Encoded:
         """Parts of queries: from the table, or from their words for those that no model has seen."""
@@ -282,4 +290,4 @@ def _take(table: Table, ids: NDArray[np.uint64], rows: Rows) -> Encoded:
     """Rows of a table, copied; those of unknown ids (row -1) are to be filled in. Id 0 is known only as "none"."""
     here = np.maximum(rows, 0)
     coded = Coded(table.parts[here], table.cells[here], table.codes[here])
-    return Encoded(ids, coded, table.bias[here], table.popularity[here], rows > 0)
+    return Encoded(ids, coded, table.bias[here], table.popularity[here], table.types[here], rows > 0)

@@ -29,7 +29,6 @@ Ints = NDArray[np.int64]
 
 SHAPES: tuple[dict[str, Any], ...] = (
     {"item_bytes": 4, "query_bytes": 4, "sub_bits": 8, "opq": False},
-    {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": False},
     {"item_bytes": 8, "query_bytes": 8, "sub_bits": 4, "opq": True},
     {"item_bytes": 8, "query_bytes": 8, "sub_bits": 8, "opq": True},
     {"item_bytes": 16, "query_bytes": 8, "sub_bits": 8, "opq": True},
@@ -115,7 +114,7 @@ def build(
     least: float = 0.0,
     history: str | None = None,
 ) -> dict[str, Any]:
-    """Fit codebooks of several sizes on a PSU's parts, measure them on held-out users, publish the smallest good enough.
+    """Fit codebooks of growing sizes on a PSU's parts, measure each on held-out users, publish the first good enough.
 
     least: recall below which nothing is published (SeminarError); it does not apply where no held-out history is long
     enough to need a search. history: the version of history that is read.
@@ -146,6 +145,8 @@ def build(
         rows.append(row)
         books.append(fitted)
         log.info("codebooks %s", row)
+        if found_by["pq"] >= ENOUGH:
+            break  # larger ones would not be chosen
     chosen = next((i for i, row in enumerate(rows) if row["recall"] >= ENOUGH), len(rows) - 1)
     if rows[chosen]["recall"] < least:  # NaN, where nothing could be measured, is not
         value = round(rows[chosen]["recall"], 4)

@@ -4,7 +4,6 @@ Letters: n items, q queries, u users, l behaviours of all users, a and k attribu
 0 stand for "none", so tables of contents have a row less than what is indexed. Everything is as of `until_ms`.
 """
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from features.history import Histories, read_items, read_queries, read_sequences
 from features.record import KIND_BROWSE
 from model.config import ModelConfig, TrainConfig
-from model.nn.content import Contents, contents, encode_once, text_encoder, tokens
+from model.nn.content import Contents, contents, encode_once, text_encoder, tokens, type_of
 from model.nn.inputs import Frozen, History
 from model.nn.modalities import ItemInputs
 
@@ -31,7 +30,8 @@ class Dataset:
     histories: Histories
     item_ids: NDArray[np.uint64]
     item_keys: list[str]
-    types: Ints  # [n + 1] code of what a query asks for: the attribute product_type, else the category; -1 none
+    types: Ints  # [n + 1] code of what an item is (`model.nn.content.type_of`); -1 none
+    type_names: list[str]  # of the codes
     titles: Ints  # [n + 1] code of the title: equal titles are not each other's negatives
     items: Contents
     query_ids: NDArray[np.uint64]
@@ -147,12 +147,13 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
     image_width = max((len(row["image_vector"] or b"") // 4 for row in rows), default=0)
     item_ids = np.array([row["id"] for row in rows], np.uint64)
     query_ids = np.array([query for query, _ in queries], np.uint64)
-    types = [json.loads(row["attributes"] or "{}").get("product_type") or row["category"] for row in rows]
+    types = [type_of(row) for row in rows]
     return Dataset(
         histories=histories,
         item_ids=item_ids,
         item_keys=[row["item_id"] for row in rows],
         types=_codes(types),
+        type_names=sorted({name for name in types if name}),
         titles=_codes([row["title"] for row in rows]),
         items=contents(rows, encoder, config.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
         query_ids=query_ids,

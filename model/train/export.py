@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.publish import path, publish
+from features.record import entity_id
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
@@ -58,9 +59,10 @@ def export(
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
     everything = np.arange(len(item_parts))
     popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity)
+    hashes = np.array([0, *map(entity_id, dataset.type_names)], np.uint64)[dataset.types + 1]
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, hashes)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
-    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.uint64))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {

@@ -52,16 +52,18 @@ def pretrain(
     seed: int = 0,
     warm: str | None = None,
     history: str | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train and publish a PSU from what happened before t1; the pointer moves to it.
 
-    warm: the PSU version to start from; without it from scratch. history: the version of history that is read.
+    warm: the PSU version to start from; without it from scratch. history: the version of history that is read;
+    dataset: the one as of t1, where it is loaded already.
     Returns {"version", "losses": {objective: [mean by epoch]}, "warm", "seconds", "data"}.
     """
     tune()
     config = config or Config()
     begin = time.monotonic()
-    dataset = load(home, windows.t1, config.model, history)
+    dataset = dataset or load(home, windows.t1, config.model, history)
     rows = vocabulary(dataset, windows.t1, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)))
@@ -106,7 +108,7 @@ def pretrain(
 
 def _losses(psu: PSU, dataset: Dataset, rows: Ints, train: TrainConfig, pairs: Pairs) -> Losses:
     def losses(rng: np.random.Generator, users: Ints) -> dict[str, torch.Tensor]:
-        step = prepare(psu.backbone, dataset, rows, pairs.draw(rng, users, train.targets), train.id_dropout, rng)
+        step = prepare(psu.backbone, dataset, rows, pairs.draw(rng, users, train.psu_targets), train.id_dropout, rng)
         scores = psu.score(step.items, step.queries, step.history, step.parts, step.seen)
         log_q = torch.from_numpy(pairs.log_q[step.item_rows]).float()
         found = {
