@@ -112,7 +112,10 @@ def serve(host: str, port: int) -> None:
         listener.bind((host, port))
     except OSError as error:
         raise SeminarError(
-            "port", f"{host}:{port}", f"cannot be bound ({error.strerror})", "choose another --port"
+            "port",
+            f"{host}:{port}",
+            f"cannot be bound ({error.strerror})",
+            "choose another --port, or a --host of this machine",
         ) from error
     # One request computes on one core: requests are what runs beside each other.
     torch.set_num_threads(1)
