@@ -1,0 +1,122 @@
+"""What the page shows of a user: which users there are, a timeline of all behaviours, their names, online against history.
+
+Letters: l behaviours of a user.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from features import history, snapshot
+from features.errors import SeminarError
+from features.fences import fences
+from features.online import Online
+from features.record import KIND_SEARCH, Records, canonical_order
+
+ROWS = 500_000
+"""Rows of history that are looked at for names of users: a look, no scan."""
+
+
+def users(home: Path, begins: str, most: int) -> dict[str, Any]:
+    """Users whose id begins so, those with most rows first, among the first `ROWS` such rows of history.
+
+    {"users": [{"user", "events"}], "rows": rows looked at, "whole": whether these were all}
+    """
+    counts: Counter[str] = Counter()
+    wanted = pc.starts_with(ds.field("user_id"), begins) if begins else None
+
+    def take(dataset: ds.Dataset) -> bool:
+        counts.clear()
+        for batch in dataset.to_batches(columns=["user_id"], filter=wanted):
+            for found in batch["user_id"].value_counts().to_pylist():
+                counts[found["values"]] += found["counts"]
+            if counts.total() >= ROWS:
+                return False
+        return True
+
+    whole = snapshot.scan(home, history.EVENTS, history.SCHEMAS[history.EVENTS], take)
+    found = [{"user": user, "events": count} for user, count in counts.most_common(most)]
+    return {"users": found, "rows": counts.total(), "whole": whole and len(found) == len(counts)}
+
+
+def timeline(online: Online, user: str, now_ms: int) -> dict[str, Any]:
+    """All behaviours of a user in columns [l], as the scorer sees them; SeminarError for a user without a sequence.
+
+    {"user", "length", "fence": ms or null, "first", "last": ms or null, "age_s": of the last, "counts": by kind,
+    "time": [ms], "kind": [1 search, 2 browse that a search led to, 3 browse without]}
+    """
+    records, fence = sequence(online, user)
+    times, kinds = records["time"], _kinds(records)
+    names = {"searches": 1, "browses after a search": 2, "browses without a search": 3}
+    return {
+        "user": user,
+        "length": len(records),
+        "fence": fence or None,
+        "first": int(times[0]) if len(times) else None,
+        "last": int(times[-1]) if len(times) else None,
+        "age_s": round((now_ms - int(times[-1])) / 1000, 1) if len(times) else None,
+        "counts": {name: int((kinds == kind).sum()) for name, kind in names.items()},
+        "time": times.tolist(),
+        "kind": kinds.tolist(),
+    }
+
+
+def sequence(online: Online, user: str) -> tuple[Records, int]:
+    """(records [l], fence) of a user; SeminarError where there are none."""
+    found = online.sequence(user)
+    if found is None:
+        raise SeminarError("user", user, "has no sequence in the online store", "look at the user_id that producers send")
+    return found
+
+
+def _kinds(records: Records) -> Any:
+    return np.where(records["kind"] == KIND_SEARCH, 1, np.where(records["query"] != 0, 2, 3)).astype(np.uint8)
+
+
+def events(online: Online, user: str, since: int, until: int, most: int) -> dict[str, Any]:
+    """The newest `most` behaviours of a user with since <= time (ms) <= until, named, the newest first.
+
+    {"found": how many there are, "events": [{"time", "kind", "item", "title", "category", "query", "dwell_s"}]}
+    """
+    records, _ = sequence(online, user)
+    begin, end = np.searchsorted(records["time"], since), np.searchsorted(records["time"], until, "right")
+    chosen = records[begin:end][::-1][:most]
+    items, queries = online.items(chosen["item"].tolist()), online.queries(chosen["query"].tolist())
+    rows = [
+        {
+            "time": int(record["time"]),
+            "kind": "search" if record["kind"] == KIND_SEARCH else "browse",
+            "item": item["item_id"] if item else None,
+            "title": item["title"] if item else None,
+            "category": item["category"] if item else None,
+            "query": query,
+            "dwell_s": int(record["dwell"]),
+        }
+        for record, item, query in zip(chosen, items, queries, strict=True)
+    ]
+    return {"found": int(end - begin), "events": rows}
+
+
+def agreement(online: Online, home: Path, user: str) -> dict[str, int]:
+    """Whether the online store has what history has of a user: records {"online", "history", "lag", "extra"}.
+
+    lag: in history, not online (yet); extra: online, in no file of history. Reads this user's rows of every file.
+    """
+    served, fence = sequence(online, user)
+    stored = history.read_sequences(home, users=[user])
+    kept = stored.of(0) if len(stored.user_ids) else served[:0]
+    kept = kept[kept["time"] >= max(fence, fences(home).of(user))]
+    both = np.concatenate([served, kept])
+    order = canonical_order(both) if len(both) else np.empty(0, np.intp)
+    raw = both[order].view("V32")
+    shared = int((raw[1:] == raw[:-1]).sum()) if len(raw) else 0
+    return {
+        "online": len(served),
+        "history": len(kept),
+        "lag": len(kept) - shared,
+        "extra": len(served) - shared,
+    }
