@@ -6,6 +6,8 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 # Threads that wait must not spin on cores that others need.
 export GOMP_SPINCOUNT ?= 0
+# Tests wait for brokers and stores much of their time; those of one file share what they have started.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: setup data demo test test-long lint clean
 
@@ -31,10 +33,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m 'not long'
+	$(BIN)/pytest $(WORKERS) -m 'not long'
 
 test-long: setup data
-	$(BIN)/pytest -m long
+	$(BIN)/pytest $(WORKERS) -m long
 
 clean:
 	rm -rf .venv var

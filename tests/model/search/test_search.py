@@ -148,6 +148,16 @@ def test_a_tables_score_is_that_of_the_decoded_vector(seed: int, bits: int, opq:
     assert lost < 0.6  # a code stands for something like its vector
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_fewer_vectors_than_dimensions_get_no_rotation(bits: int) -> None:
+    """To learn one from them ended the process: the library's buffers are too small for it."""
+    vectors = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
+    books = fit(vectors, vectors[:3], 8, 8, bits=bits, opq=True)
+    assert books.item.rotation is None
+    assert books.query.rotation is None
+    assert ((books.item.decode(books.item.encode(vectors)) - vectors) ** 2).sum() < 0.7 * (vectors**2).sum()
+
+
 def test_encoding_takes_the_nearest_centroid() -> None:
     rng = np.random.default_rng(0)
     quantiser = Quantiser(rng.normal(size=(2, 256, 3)).astype(np.float32))
