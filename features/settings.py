@@ -3,6 +3,7 @@
 `SEMINAR_HOME` (default `./var`)       everything written lies below it
 `KAFKA_BOOTSTRAP_SERVERS`              the brokers; unset where a command starts an embedded one
 `SEMINAR_KAFKA_CONFIG`                 a YAML file of kafka-python's client settings (TLS, SASL, ...); none by default
+`SEMINAR_API_KEYS`                     a file of API keys (model.serve.keys); none: the service listens on loopback only
 `SEMINAR_ONLINE_STORE`                 a YAML file whose `online_store` replaces that of feature_store.yaml
 """
 
@@ -22,6 +23,7 @@ class Settings:
     bootstrap_servers: str | None
     kafka_config: Path | None
     online_store: Path | None
+    api_keys: Path | None = None
 
     @property
     def history(self) -> Path:
@@ -54,6 +56,11 @@ class Settings:
         return self.home / "broker"
 
     @property
+    def requests(self) -> Path:
+        """Sampled scored requests (model.serve.requests)."""
+        return self.home / "requests"
+
+    @property
     def reports(self) -> Path:
         """Metrics as JSON files, the report's source."""
         return self.home / "reports"
@@ -66,6 +73,7 @@ def settings() -> Settings:
         bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         kafka_config=_path("SEMINAR_KAFKA_CONFIG"),
         online_store=_path("SEMINAR_ONLINE_STORE"),
+        api_keys=_path("SEMINAR_API_KEYS"),
     )
 
 

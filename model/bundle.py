@@ -5,9 +5,12 @@
     items.{ids,starts,parts,cells,codes,bias,popularity}.npy   the catalogue, encoded; mapped, shared between processes
     queries.{...}.npy      the known queries
     codebooks.npz          coarse cells and product quantisers of the parts
+    vocabulary.npy         the id table's row of each item row; only explanations read it
+    golden.npz             requests with the rates that training gives them (model.golden)
     MODEL_CARD.md          for people
 
 Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 2 had neither cells nor starts.
+A bundle may lack the vocabulary and the golden requests: those exported before had none.
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
+from model.golden import Golden
 from model.nn.click import ClickModel
 from model.nn.spec import Spec
 from model.search.codebooks import Codebooks
@@ -29,6 +33,7 @@ from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
 FORMAT, READABLE = 3, (2, 3)
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
+VOCABULARY = "vocabulary.npy"
 FEATURE_SERVICE = "ctr_v1"
 
 
@@ -71,17 +76,31 @@ class Bundle:
     items: Table
     queries: Table
     codebooks: Codebooks
+    vocabulary: NDArray[np.int64] | None = None
+    golden: Golden | None = None
 
 
 def write(
-    folder: Path, spec: Spec, model: ClickModel, items: Table, queries: Table, codebooks: Codebooks, manifest: dict[str, Any]
+    folder: Path,
+    spec: Spec,
+    model: ClickModel,
+    items: Table,
+    queries: Table,
+    codebooks: Codebooks,
+    manifest: dict[str, Any],
+    vocabulary: NDArray[np.int64] | None = None,
+    golden: Golden | None = None,
 ) -> None:
-    """Write a bundle into a folder (to be published: features.publish)."""
+    """Write a bundle into a folder (to be published: features.publish). vocabulary [n + 1]: id-table rows of item rows."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
     for name, table in (("items", items), ("queries", queries)):
         for field in dataclasses.fields(Table):
             np.save(folder / f"{name}.{field.name}.npy", getattr(table, field.name))
     codebooks.save(folder)
+    if vocabulary is not None:
+        np.save(folder / VOCABULARY, vocabulary)
+    if golden is not None:
+        golden.save(folder)
     whole = {"format": FORMAT, "feature_service": FEATURE_SERVICE, "spec": dataclasses.asdict(spec), **manifest}
     (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=str))
     (folder / CARD).write_text(card(whole))
@@ -99,13 +118,16 @@ def load(folder: Path) -> Bundle:
             raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {said}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(load_file(folder / WEIGHTS), assign=True)  # the file's own pages: processes share them
     items, queries = _table(folder, "items"), _table(folder, "queries")
     for name, table in (("items", items), ("queries", queries)):
         lengths = {len(table.parts), len(table.cells), len(table.codes), len(table.bias)}
         if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
-    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, Codebooks.load(folder))
+    known = folder / VOCABULARY
+    vocabulary = np.load(known, mmap_mode="r") if known.exists() else None
+    books, golden = Codebooks.load(folder), Golden.load(folder)
+    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, books, vocabulary, golden)
 
 
 def _table(folder: Path, name: str) -> Table:

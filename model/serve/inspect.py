@@ -13,20 +13,21 @@ Scores and explanations are those of `POST /v1/score`.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import FileResponse, Response
 
 from features import parity
 from features.errors import SeminarError
-from features.online import Online
-from model.bundle import Bundle
 from model.serve import health, timelines
 from model.serve.catalogue import Catalogue
+from model.serve.keys import needs
+from model.serve.refusals import Refused, documented
+from model.serve.service import Service
+from model.serve.timelines import Sequence
 
 PAGE = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -37,17 +38,9 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+Look = Callable[[], Any]
+"""Tells one section of the health: its facts, or an exception that says why not."""
 User = Annotated[str, Query(min_length=1, max_length=256)]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the page looks at. outside: sections of the health that the scorer itself does not know, by name."""
-
-    home: Path
-    online: Callable[[], Online]
-    bundle: Callable[[], Bundle | None]
-    outside: dict[str, Callable[[], Any]] = field(default_factory=dict)
 
 
 def page() -> APIRouter:
@@ -68,56 +61,58 @@ def page() -> APIRouter:
     return router
 
 
-def routes(source: Source, dependencies: Sequence[Any] = ()) -> APIRouter:
-    """The JSON routes; `dependencies` guard each of them."""
-    router = APIRouter(prefix="/inspect/v1", tags=["inspect"], dependencies=list(dependencies))
-    catalogue = Catalogue(source.home)
+def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
+    """The JSON routes. outside: sections of the health that this package cannot know (the stream, DAG runs), by name."""
+    router = APIRouter(
+        prefix="/inspect/v1",
+        tags=["inspect"],
+        dependencies=[Depends(needs("admin"))],
+        responses=documented(401, 403, 404, 422, 503),
+    )
+    home = service.home
+    catalogue = Catalogue(home)
+
+    def sequence(user: str) -> Sequence:
+        found = service.store.online.sequence(user)
+        if found is None:
+            problem = "has no sequence in the online store"
+            raise Refused(404, SeminarError("user", user, problem, "look at the user_id that producers send"))
+        return found
 
     @router.get("/users")
     def users(begins: Annotated[str, Query(max_length=256)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> Any:
         """Users whose id begins so, those with most events first."""
-        return timelines.users(source.home, begins, limit)
+        return timelines.users(home, begins, limit)
 
     @router.get("/timeline")
     def timeline(user: User) -> Any:
         """Every behaviour of a user: times (ms) and kinds in columns, counts, age of the last."""
-        return _found(lambda: timelines.timeline(source.online(), user, int(time.time() * 1000)))
+        return timelines.timeline(sequence(user), user, int(time.time() * 1000))
 
     @router.get("/events")
     def events(user: User, since: int, until: int, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Any:
         """Behaviours of a user with since <= time (ms) <= until, named, the newest first."""
-        return _found(lambda: timelines.events(source.online(), user, since, until, limit))
+        return timelines.events(service.store.online, sequence(user)[0], since, until, limit)
 
     @router.get("/agreement")
     def agreement(user: User) -> Any:
         """Records of a user online and in history, and those that only one of them has."""
-        return _found(lambda: timelines.agreement(source.online(), source.home, user))
+        return timelines.agreement(sequence(user), home, user)
 
     @router.get("/items")
     def items(words: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Any:
         """Items with all the words in title, category or brand, the most popular first."""
-        bundle = source.bundle()
+        bundle = service.bundle()
         return catalogue.find(words, limit, bundle.items if bundle else None)
 
     @router.get("/health")
     def state() -> Any:
         """Every section: its facts, null where there is nothing yet, or {"away": why}."""
-        return health.look(source.home, source.bundle(), source.outside)
+        return health.look(home, service.bundle(), {"service": service.ready, **outside})
 
     @router.get("/parity")
     def compare(sample: Annotated[int, Query(ge=1, le=1000)] = 50) -> Any:
         """So many users by chance, online against history."""
-        return parity.compare(source.online(), source.home, sample)
+        return parity.compare(service.store.online, home, sample)
 
     return router
-
-
-def _found(look: Callable[[], Any]) -> Any:
-    """What a look finds, or 404 with the sentence's parts for a user who has no sequence."""
-    try:
-        return look()
-    except SeminarError as error:
-        if error.field != "user":
-            raise
-        body = {"field": error.field, "value": str(error.value), "problem": error.problem, "remedy": error.remedy}
-        return JSONResponse({"error": body}, status_code=404)

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from features import history, snapshot
-from features.errors import SeminarError
 from features.fences import fences
 from features.online import Online
 from features.record import KIND_SEARCH, Records, canonical_order
 
+Sequence = tuple[Records, int]
+"""Records [l] in canonical order, and the fence (ms)."""
 ROWS = 500_000
 """Rows of history that are looked at for names of users: a look, no scan."""
 
@@ -43,13 +44,13 @@ def users(home: Path, begins: str, most: int) -> dict[str, Any]:
     return {"users": found, "rows": counts.total(), "whole": whole and len(found) == len(counts)}
 
 
-def timeline(online: Online, user: str, now_ms: int) -> dict[str, Any]:
-    """All behaviours of a user in columns [l], as the scorer sees them; SeminarError for a user without a sequence.
+def timeline(sequence: Sequence, user: str, now_ms: int) -> dict[str, Any]:
+    """All behaviours of a user in columns [l], as the scorer sees them.
 
     {"user", "length", "fence": ms or null, "first", "last": ms or null, "age_s": of the last, "counts": by kind,
     "time": [ms], "kind": [1 search, 2 browse that a search led to, 3 browse without]}
     """
-    records, fence = sequence(online, user)
+    records, fence = sequence
     times, kinds = records["time"], _kinds(records)
     names = {"searches": 1, "browses after a search": 2, "browses without a search": 3}
     return {
@@ -65,24 +66,15 @@ def timeline(online: Online, user: str, now_ms: int) -> dict[str, Any]:
     }
 
 
-def sequence(online: Online, user: str) -> tuple[Records, int]:
-    """(records [l], fence) of a user; SeminarError where there are none."""
-    found = online.sequence(user)
-    if found is None:
-        raise SeminarError("user", user, "has no sequence in the online store", "look at the user_id that producers send")
-    return found
-
-
 def _kinds(records: Records) -> Any:
     return np.where(records["kind"] == KIND_SEARCH, 1, np.where(records["query"] != 0, 2, 3)).astype(np.uint8)
 
 
-def events(online: Online, user: str, since: int, until: int, most: int) -> dict[str, Any]:
-    """The newest `most` behaviours of a user with since <= time (ms) <= until, named, the newest first.
+def events(online: Online, records: Records, since: int, until: int, most: int) -> dict[str, Any]:
+    """The newest `most` of a user's records [l] with since <= time (ms) <= until, named, the newest first.
 
     {"found": how many there are, "events": [{"time", "kind", "item", "title", "category", "query", "dwell_s"}]}
     """
-    records, _ = sequence(online, user)
     begin, end = np.searchsorted(records["time"], since), np.searchsorted(records["time"], until, "right")
     chosen = records[begin:end][::-1][:most]
     items, queries = online.items(chosen["item"].tolist()), online.queries(chosen["query"].tolist())
@@ -101,12 +93,12 @@ def events(online: Online, user: str, since: int, until: int, most: int) -> dict
     return {"found": int(end - begin), "events": rows}
 
 
-def agreement(online: Online, home: Path, user: str) -> dict[str, int]:
+def agreement(sequence: Sequence, home: Path, user: str) -> dict[str, int]:
     """Whether the online store has what history has of a user: records {"online", "history", "lag", "extra"}.
 
     lag: in history, not online (yet); extra: online, in no file of history. Reads this user's rows of every file.
     """
-    served, fence = sequence(online, user)
+    served, fence = sequence
     stored = history.read_sequences(home, users=[user])
     kept = stored.of(0) if len(stored.user_ids) else served[:0]
     kept = kept[kept["time"] >= max(fence, fences(home).of(user))]

@@ -19,6 +19,7 @@ from model.search.codebooks import fit
 from model.train import checkpoint
 from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
+from model.train.golden import golden
 from model.train.popularity import Popularity
 
 
@@ -98,8 +99,10 @@ def export(
     def check(folder: Path) -> None:
         bundle.load(folder)
 
+    requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed)
+
     def write(folder: Path) -> None:
-        bundle.write(folder, found.spec, model, items, queries, books, manifest)
+        bundle.write(folder, found.spec, model, items, queries, books, manifest, vocabulary, requests)
 
     name = publish(home / "bundles", write, check)
     return {"version": name, "codes_recall": recall, "items": len(items.ids), "seconds": round(time.monotonic() - begin, 1)}

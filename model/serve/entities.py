@@ -1,0 +1,155 @@
+"""Items and queries of a request as rows of the bundle's mapped tables; those that it does not know stand beside them.
+
+Letters: l ids, m of them unknown to the bundle, d width. Nothing is copied: rows of the tables are what everything after
+this reads. An item that the bundle does not know is encoded from its Feast content, a query from its words; the last of
+them are kept for a while, since encoding a text may cost more than the rest of a request.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.record import entity_id, query_text
+from model.bundle import Bundle, Table
+from model.nn.content import contents, text_encoder, tokens
+from model.nn.modalities import ItemInputs
+from model.search.keys import Coded, Floats, Parts, Rows
+from model.serve.store import Store
+
+Ids = NDArray[np.uint64]
+KEEP_S = 60.0
+"""How long the encoding of an item's content is kept; an item that has no content is asked for again after a second."""
+MOST = 20_000
+_BLANK: dict[str, Any] = {"title": "", "category": None, "brand": None, "attributes": "{}"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows [l] of ids in `parts`; the last m rows are those of `cold`, of which `content` [m] says what is known."""
+
+    parts: Parts
+    rows: tuple[Rows, ...]
+    cold: Ids
+    content: NDArray[np.bool_]
+
+    def known(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows stand for something known."""
+        size = len(self.parts.table.parts)
+        found: NDArray[np.bool_] = rows > 0
+        late = rows >= size
+        if late.any():
+            found[late] = self.content[rows[late] - size]
+        return found
+
+    def take(self, column: Floats, rows: Rows) -> Floats:
+        """A column of the table [n, ...] at rows; row 0 stands for what the table does not have."""
+        found: Floats = column[np.where(rows < len(column), rows, 0)]
+        return found
+
+
+class Entities:
+    """Encodes what a bundle does not know; safe for threads."""
+
+    def __init__(self, bundle: Bundle, store: Store) -> None:
+        self._bundle, self._store = bundle, store
+        self._encoder = text_encoder(bundle.manifest["encoder"])
+        self._items, self._queries = Kept(), Kept()
+
+    def warm(self) -> None:
+        """Let the text encoder load what it loads at its first text."""
+        self._encoder.encode(["warm"])
+
+    def items(self, history: Ids, *ids: Ids) -> Known:
+        """Rows of items; an item of the history of which nothing is known counts as none, as in training."""
+        found = _rows(self._bundle.items, (history, *ids), self._encode_items)
+        if len(found.cold) and not found.content.all():
+            found.rows[0][~found.known(found.rows[0])] = 0
+        return found
+
+    def queries(self, asked: str | None, *ids: Ids) -> Known:
+        """Rows of queries; the words of `asked` are at hand."""
+        return _rows(self._bundle.queries, ids, lambda cold: self._encode_queries(cold, asked))
+
+    def inputs(self, rows: list[dict[str, Any] | None], places: NDArray[np.int64] | None = None) -> ItemInputs:
+        """The item encoder's inputs of Feast contents; places: rows of the id table, 0 (unknown) if absent."""
+        spec = self._bundle.spec
+        content = contents([row or _BLANK for row in rows], self._encoder, spec.attribute_rows, spec.image_width)
+        return ItemInputs(
+            torch.zeros(len(rows), dtype=torch.long) if places is None else torch.from_numpy(places),
+            torch.from_numpy(content.attributes),
+            torch.from_numpy(content.text),
+            torch.from_numpy(content.text_ok),
+            torch.from_numpy(content.image),
+            torch.from_numpy(content.image_ok),
+        )
+
+    def _encode_items(self, cold: Ids) -> tuple[Coded, NDArray[np.bool_]]:
+        def encode(missing: list[int]) -> list[tuple[Floats, bool]]:
+            try:
+                rows = self._store.ask(self._store.online.items, missing)
+            except Exception:  # the store is away: these items are unknown for now, the others are scored
+                rows = [None] * len(missing)
+            with torch.inference_mode():
+                parts = self._bundle.model.backbone.items(self.inputs(rows)).numpy()
+            return [(part, row is not None) for part, row in zip(parts, rows, strict=True)]
+
+        parts, known = self._items.get(cold.tolist(), encode)
+        return self._bundle.codebooks.code_items(parts), known
+
+    def _encode_queries(self, cold: Ids, asked: str | None) -> tuple[Coded, NDArray[np.bool_]]:
+        own = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
+
+        def encode(missing: list[int]) -> list[tuple[Floats, bool]]:
+            elsewhere = [i for i in missing if i not in own]
+            texts: dict[int, str | None] = {}
+            if elsewhere:
+                try:
+                    texts = dict(zip(elsewhere, self._store.ask(self._store.online.queries, elsewhere), strict=True))
+                except Exception:  # the store is away: behaviours of unknown queries count as without one
+                    texts = {}
+            words = [own.get(i) or texts.get(i) or "" for i in missing]
+            with torch.inference_mode():
+                hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
+                parts = self._bundle.model.backbone.queries(torch.from_numpy(hashed)).numpy()
+            return [(part, bool(text)) for part, text in zip(parts, words, strict=True)]
+
+        parts, known = self._queries.get(cold.tolist(), encode)
+        return self._bundle.codebooks.code_queries(parts), known
+
+
+class Kept:
+    """Encodings by id, each for a while."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Floats, bool, float]] = {}
+
+    def get(self, ids: list[int], encode: Callable[[list[int]], list[tuple[Floats, bool]]]) -> tuple[Floats, Any]:
+        """Parts [m, d] and whether anything is known of each [m]."""
+        now, held = time.monotonic(), self._held
+        found = {i: kept for i in ids if (kept := held.get(i)) and kept[2] > now}
+        missing = [i for i in ids if i not in found]
+        if missing:
+            for i, (part, known) in zip(missing, encode(missing), strict=True):
+                found[i] = part, known, now + (KEEP_S if known else 1.0)
+            if len(held) + len(missing) > MOST:
+                self._held = held = {}
+            held.update((i, found[i]) for i in missing)
+        return np.stack([found[i][0] for i in ids]), np.array([found[i][1] for i in ids], bool)
+
+
+def _rows(table: Table, ids: tuple[Ids, ...], encode: Callable[[Ids], tuple[Coded, NDArray[np.bool_]]]) -> Known:
+    """Rows of several lists of ids; unknown ids get the rows after the table's."""
+    rows = tuple(table.rows(some) for some in ids)
+    missing = [some[found < 0] for some, found in zip(ids, rows, strict=True)]
+    if not any(len(some) for some in missing):
+        return Known(Parts(table.coded), rows, np.empty(0, np.uint64), np.empty(0, bool))
+    cold = np.unique(np.concatenate(missing))
+    coded, known = encode(cold)
+    for found, late in zip(rows, missing, strict=True):
+        found[found < 0] = len(table.parts) + np.searchsorted(cold, late)
+    return Known(Parts(table.coded, coded), rows, cold, known)
