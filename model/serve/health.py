@@ -6,7 +6,6 @@ Letters: n entities, s bytes of a code.
 import json
 import platform
 from collections.abc import Callable
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,16 @@ SAMPLE = 20_000
 """Entities whose codes are decoded to measure the error."""
 
 
-def look(home: Path, bundle: Bundle | None, outside: dict[str, Callable[[], Any]]) -> Facts:
+def look(home: Path, more: dict[str, Callable[[], Any]]) -> Facts:
     """Every section by itself: its facts, null where there is nothing yet, or {"away": why, in a sentence}.
 
-    outside: sections that other parts of the system tell: the stream, parity, DAG runs.
+    more: sections that others tell: the service, codes, the stream, DAG runs.
     """
     sections: dict[str, Callable[[], Any]] = {
         "software": _software,
         "versions": lambda: _versions(home),
         "promotions": lambda: _promotions(home),
-        "codes": lambda: usage(bundle),
-        **outside,
+        **more,
     }
     found = {name: _guarded(section) for name, section in sections.items()}
     return found | {"reports": {name: _guarded(lambda name=name: reports.load(home, name)) for name in REPORTS}}  # type: ignore[misc]
@@ -79,17 +77,25 @@ def _manifest(folder: Path) -> Facts:
     return {name: manifest.get(name) for name in kept} | {"methods": methods}
 
 
-@lru_cache(maxsize=2)
-def usage(bundle: Bundle | None) -> Facts | None:
-    """How well the codes of a bundle stand for what they code, and how evenly: {"items", "queries"}; None without a bundle.
+class Codes:
+    """How well the codes of a bundle stand for what they code, and how evenly; measured once for each version."""
 
-    Of each: n, bytes, error (squared, of what decoding gives, as a share of the variance), used (share of the centroids that
-    any entity uses), evenness (mean over the sub-quantisers of 2^entropy / centroids: 1 where all are used alike).
-    """
-    if bundle is None:
-        return None
-    sides = {"items": (bundle.items, bundle.codebooks.item), "queries": (bundle.queries, bundle.codebooks.query)}
-    return {name: _usage(table, quantiser) for name, (table, quantiser) in sides.items() if len(table.ids)}
+    def __init__(self) -> None:
+        self._version, self._found = "", Facts()
+
+    def look(self, bundle: Bundle | None) -> Facts | None:
+        """{"items", "queries"}, of each n, bytes, error, used, evenness, by_use; None without a bundle.
+
+        error: squared, of what decoding gives, as a share of the variance. used: share of the centroids in use at all.
+        evenness: mean over the sub-quantisers of 2^entropy / centroids, 1 where all are used alike.
+        """
+        if bundle is None:
+            return None
+        if bundle.version != self._version:
+            sides = {"items": (bundle.items, bundle.codebooks.item), "queries": (bundle.queries, bundle.codebooks.query)}
+            self._found = {name: _usage(table, quantiser) for name, (table, quantiser) in sides.items() if len(table.ids)}
+            self._version = bundle.version
+        return self._found
 
 
 def _usage(table: Table, quantiser: Quantiser) -> Facts:

@@ -6,6 +6,7 @@
 `GET /inspect/v1/events`                behaviours of a user between two times, named                     scope `admin`
 `GET /inspect/v1/agreement`             whether online and history have the same of a user                scope `admin`
 `GET /inspect/v1/items`                 the catalogue by words, popular items first                       scope `admin`
+`POST /inspect/v1/named`                titles of items by id                                             scope `admin`
 `GET /inspect/v1/health`                versions, promotions, figures, codebooks, stream                  scope `admin`
 `GET /inspect/v1/parity`                a sample of users compared, online against history                scope `admin`
 
@@ -17,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query
 from fastapi.responses import FileResponse, Response
 
 from features import parity
 from features.errors import SeminarError
+from features.record import entity_id
 from model.serve import health, timelines
 from model.serve.catalogue import Catalogue
 from model.serve.keys import needs
@@ -70,7 +72,7 @@ def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
         responses=documented(401, 403, 404, 422, 503),
     )
     home = service.home
-    catalogue = Catalogue(home)
+    catalogue, codes = Catalogue(home), health.Codes()
 
     def sequence(user: str) -> Sequence:
         found = service.store.online.sequence(user)
@@ -105,10 +107,17 @@ def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
         bundle = service.bundle()
         return catalogue.find(words, limit, bundle.items if bundle else None)
 
+    @router.post("/named")
+    def named(items: Annotated[list[str], Body(max_length=1000)]) -> Any:
+        """Titles by item id, of those that the online store knows."""
+        rows = service.store.online.items([entity_id(item) for item in items])
+        return {item: row["title"] for item, row in zip(items, rows, strict=True) if row}
+
     @router.get("/health")
     def state() -> Any:
         """Every section: its facts, null where there is nothing yet, or {"away": why}."""
-        return health.look(home, service.bundle(), {"service": service.ready, **outside})
+        own = {"service": service.ready, "codes": lambda: codes.look(service.bundle())}
+        return health.look(home, own | outside)
 
     @router.get("/parity")
     def compare(sample: Annotated[int, Query(ge=1, le=1000)] = 50) -> Any:
