@@ -20,6 +20,7 @@ class Bench(StrEnum):
     consume = "consume"
     faults = "faults"
     recall = "recall"
+    score = "score"
     search = "search"
 
 

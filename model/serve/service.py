@@ -64,6 +64,7 @@ class Service:
 
     def start(self, period: float = 1.0) -> None:
         """Watch pointer and watermarks every `period` seconds, log requests."""
+        self.swap.warm()
         self.swap.look()
         self.swap.watch(period)
         self.watch.start(period)

@@ -89,6 +89,11 @@ class Swap:
             fresh.score(request.user, request.candidates, query=request.query, time_ms=int(time.time() * 1000))
         return fresh
 
+    def warm(self) -> None:
+        """Let this process touch what it will need: a forked one copies pages at its first request."""
+        if self._scorer:
+            self._scorer.warm()
+
     def watch(self, period: float = 1.0) -> threading.Thread:
         """Follow the pointer every `period` seconds until `close`."""
 
