@@ -65,9 +65,8 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty(bootstrap: str) -> None:
     """Topics as declared, and nothing in them: what an earlier stand sent is deleted."""
     topics.apply(bootstrap)
-    drifted = [line.split(":")[0] for line in topics.plan(bootstrap)]
-    if drifted:
-        remake(bootstrap, drifted)
+    if drifted := {drift.topic for drift in topics.plan(bootstrap)}:
+        remake(bootstrap, sorted(drifted))
     reader, admin = clients.consumer(bootstrap), clients.admin(bootstrap)
     try:
         names = [topic.name for topic in topics.TOPICS if topic.cleanup == "delete"]

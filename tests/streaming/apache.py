@@ -70,7 +70,7 @@ class Kafka:
                 options = ["--config", str(self._properties), *self.format_options]
                 subprocess.run([*_JAVA, *format_, *options], check=True, stdout=log, stderr=log)
             self._process = subprocess.Popen([*_JAVA, "kafka.Kafka", str(self._properties)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not all(map(_answers, self.addresses.values())):
             assert self._process.poll() is None, (self.folder / "log").read_text()[-3000:]
             assert time.monotonic() < deadline, "the broker did not start"

@@ -147,8 +147,11 @@ def test_an_offset_that_is_gone_halts_and_names_the_range(bootstrap: str, home: 
     reader = KafkaConsumer(bootstrap_servers=bootstrap, group_id="seminar", enable_auto_commit=False)
     reader.commit({partition: OffsetAndMetadata(10_000, "", -1)})
     reader.close()
-    with pytest.raises(SeminarError, match=f"{partition.topic}/0"), consuming(bootstrap, home, limits=FAST):
-        time.sleep(3)
+    with (
+        pytest.raises(SeminarError, match=f"{partition.topic}/0"),
+        consuming(bootstrap, home, limits=FAST) as found,
+    ):
+        wait(lambda: "failed" in found)
 
 
 def test_topics_that_are_made_later_are_consumed(tmp_path: Path, home: Path) -> None:
