@@ -89,7 +89,7 @@ async function explain(body, item, title, why) {
   if (mine.error) why.append(h("p", { className: "bad" }, mine.error));
   if (!mine.behaviours.length) return void why.append(empty("Nothing of the past was retrieved."));
   const holder = weights(mine.behaviours);
-  if (found.length) why.append(timeline(found, (from, to) => holder.zoom(from, to)), h("h3", {}, "Attention by behaviour"), holder);
+  if (found.length) why.append(timeline(found, (from, to) => holder.zoom(from, to), h("h3", {}, "Attention by behaviour"), holder));
   why.append(table(["attention", "when (UTC)", "kind", "what", "by modality"], mine.behaviours.map((b) => [
     percent(b.attention), date(Date.parse(b.time)), b.kind, b.kind === "search" ? b.query : `${b.title ?? b.item ?? "an item no longer known"}${b.query ? `, found by "${b.query}"` : ""}`,
     Object.entries(b.modalities).sort((x, y) => y[1] - x[1]).map(([name, share]) => `${name} ${percent(share, 0)}`).join(", ") || "not told by this bundle"])));

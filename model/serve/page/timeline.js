@@ -26,8 +26,9 @@ export function binned({ time, kind }, from, to) {
   return [Array.from({ length: BINS }, (_, i) => from + (i + 0.5) * width), ...counts];
 }
 
-/** The chart of a timeline (columns `time`, `kind`); onRange(from, to) is told what is visible, at once and after each change. */
-export function timeline(found, onRange) {
+/** The chart of a timeline (columns `time`, `kind`); onRange(from, to) is told what is visible, at once and after each change.
+    below: what stands right under the chart. */
+export function timeline(found, onRange, ...below) {
   const first = found.time[0], last = found.time.at(-1);
   const margin = Math.max(SHORTEST, (last - first) * 0.01);
   const whole = [first - margin, last + margin];
@@ -96,7 +97,7 @@ export function timeline(found, onRange) {
     button("Last 10 minutes", () => zoom(last - 600_000, last + 1000)));
   plot(holder, options, stacked);
   tell();
-  const view = h("div", { className: "timeline" }, tools, holder, said,
+  const view = h("div", { className: "timeline" }, tools, holder, below, said,
     h("p", { className: "faint" }, "Drag over the chart to zoom in, turn the wheel with Shift held, or use the buttons or the keys: arrows, + and -, 0 for all."));
   return Object.assign(view, { zoom, range: () => [from, to] });
 }
