@@ -11,6 +11,7 @@ from features.errors import SeminarError
 from features.online import Online
 from model import bundle
 from model.serve.scorer import Scorer
+from model.serve.store import Store
 
 
 def smoke(
@@ -22,7 +23,7 @@ def smoke(
     """
     online = online or Online()
     loaded = bundle.load(folder)
-    scorer = Scorer(loaded, online)
+    scorer = Scorer(loaded, Store(online))
     scorer.warm()
     ids = loaded.items.ids[:: max(1, len(loaded.items.ids) // candidates)][:candidates]
     keys = [row["item_id"] for row in online.items([int(i) for i in ids]) if row]
