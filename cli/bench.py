@@ -22,6 +22,7 @@ class Bench(StrEnum):
     recall = "recall"
     score = "score"
     search = "search"
+    swap = "swap"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

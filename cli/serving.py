@@ -70,6 +70,29 @@ def score(
 
 
 @app.command()
+def recompute(
+    since: Annotated[str | None, typer.Option(help="Requests since then (RFC 3339); all that are kept if absent.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """Recompute logged requests from history; exit status 1 where the same records gave other rates."""
+    from model.serve.recompute import SAME
+    from model.serve.recompute import recompute as run
+
+    found = run(settings().home, moment(since) if since else 0, most)
+    out = Output(as_json)
+    out.line(
+        f"{found['recomputed']} of {found['requests']} requests recomputed, {found['same_records']} from the same records: "
+        f"rates differ by {found['max_difference_same_records']:.2g} at most, {found['max_difference']:.2g} in all"
+    )
+    for reason, count in found["left_out"].items():
+        out.line(f"left out: {count}, {reason}")
+    out.result(found)
+    if found["max_difference_same_records"] > SAME:
+        raise typer.Exit(1)
+
+
+@app.command()
 def keys(
     name: Annotated[str, typer.Argument(help="Who gets the key.")],
     scopes: Annotated[str, typer.Option(help="What it may do: score, read-sequence, admin; separated by commas.")] = "score",

@@ -56,11 +56,6 @@ class Settings:
         return self.home / "broker"
 
     @property
-    def requests(self) -> Path:
-        """Sampled scored requests (model.serve.requests)."""
-        return self.home / "requests"
-
-    @property
     def reports(self) -> Path:
         """Metrics as JSON files, the report's source."""
         return self.home / "reports"

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
+from benchmarks.harness.kafka_broker import free_ports
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.world import World
-from cli.processes import free_port
 from features.children import die_with_parent
 from features.errors import SeminarError
 from features.online import Online
@@ -49,7 +49,7 @@ class Server:
     """`seminar serve` with the environment's home, on the given cores (None: any); a context manager."""
 
     def __init__(self, folder: Path, workers: int = 1, cores: set[int] | None = None, options: tuple[str, ...] = ()) -> None:
-        self.port, self._log = free_port(), folder / f"server-{time.monotonic_ns()}.log"
+        (self.port,), self._log = free_ports(1), folder / f"server-{time.monotonic_ns()}.log"
         ask = die_with_parent()
 
         def begin() -> None:
@@ -65,7 +65,7 @@ class Server:
             )
 
     def __enter__(self) -> "Server":
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             self.check()
             try:
@@ -76,7 +76,8 @@ class Server:
                 pass
             time.sleep(0.1)
         self.stop()
-        raise SeminarError("server", self.port, "is not ready after 120 s", f"see {self._log}")
+        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise SeminarError("server", self.port, "is not ready after 240 s", f"it said: {' / '.join(said)}")
 
     def __exit__(self, *_: object) -> None:
         self.stop()

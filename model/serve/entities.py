@@ -6,9 +6,9 @@ them are kept for a while, since encoding a text may cost more than the rest of 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from model.bundle import Bundle, Table
 from model.nn.content import contents, text_encoder, tokens
 from model.nn.modalities import ItemInputs
 from model.search.keys import Coded, Floats, Parts, Rows
-from model.serve.store import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Ids = NDArray[np.uint64]
 KEEP_S = 60.0
@@ -52,10 +54,31 @@ class Known:
         return found
 
 
+class Contents(Protocol):
+    """Where contents of items and words of queries are read (`Online`, or history)."""
+
+    def items(self, ids: Sequence[int]) -> list[dict[str, Any] | None]:
+        """Contents by unsigned ids."""
+
+    def queries(self, ids: Sequence[int]) -> list[str | None]:
+        """Words by unsigned ids."""
+
+
+class Source(Protocol):
+    """Reads of contents (`Store`)."""
+
+    @property
+    def online(self) -> Contents:
+        """Where they are read."""
+
+    def ask(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """The result of a read; an exception where it does not come."""
+
+
 class Entities:
     """Encodes what a bundle does not know; safe for threads."""
 
-    def __init__(self, bundle: Bundle, store: Store) -> None:
+    def __init__(self, bundle: Bundle, store: Source) -> None:
         self._bundle, self._store = bundle, store
         self._encoder = text_encoder(bundle.manifest["encoder"])
         self._items, self._queries = Kept(), Kept()

@@ -45,7 +45,7 @@ def serve(
         raise SeminarError(
             "host", host, "would be open to everybody", "set SEMINAR_API_KEYS (`seminar keys`), or bind loopback"
         )
-    listener = _listen(host, port)
+    listener = _bind(host, port)
     # One request computes on one core: requests are what runs beside each other. No pool of threads is carried over a fork.
     torch.set_num_threads(1)
     threadpool_limits(1)
@@ -55,17 +55,17 @@ def serve(
     service.prepare()
     gc.collect()
     gc.freeze()  # a collection in a worker would touch, and so copy, what it shares
+    listener.listen(_BACKLOG)
     log.info("serving on http://%s:%d with %d workers", host, listener.getsockname()[1], workers)
     Parent(workers, _Worker(service, keys, listener, outside or {})).run()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    # Bound here, not by uvicorn, so that a taken port is one clear sentence.
+def _bind(host: str, port: int) -> socket.socket:
+    # Bound here, not by uvicorn, so that a taken port is one clear sentence; nobody can connect before there are workers.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(_BACKLOG)
     except OSError as error:
         remedy = "choose another --port, or a --host of this machine"
         raise SeminarError("port", f"{host}:{port}", f"cannot be bound ({error.strerror})", remedy) from error

@@ -68,7 +68,7 @@ class Service:
         self.swap.look()
         self.swap.watch(period)
         self.watch.start(period)
-        self._log = RequestLog(self._settings.requests, self.limits.logged, self.counters)
+        self._log = RequestLog(self._settings.home, self.limits.logged, self.counters)
 
     def close(self) -> None:
         """Stop what `start` started."""
