@@ -23,6 +23,7 @@ class Bench(StrEnum):
     score = "score"
     search = "search"
     swap = "swap"
+    train = "train"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -1,7 +1,6 @@
 """Verbs of training and release: the same functions that the DAGs call, by hand."""
 
 from enum import StrEnum
-from math import isnan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,28 +158,37 @@ def export(
 @app.command()
 def promote(
     bundle: Annotated[str, typer.Argument(help="Bundle version, e.g. v000002.")],
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Promote though this check has no figure: calibration without impressions, codes_recall of short histories."
-        ),
-    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Point the scorers to a bundle that passes the gate."""
-    from model.train import release
+    """Point the scorers to a bundle that passes the gate; checks that the data cannot support say so and do not stop it."""
+    from features.checks import missed
+    from features.history import read_sequences
+    from features.online import Online
+    from features.publish import current, path
+    from model.config import Config, Windows
+    from model.serve.smoke import smoke
+    from model.train import checkpoint, release
+    from model.train.duel import duel
+    from model.train.gate import gate
+    from model.train.retention import checkpoint_of
 
     out, home = Output(as_json), settings().home
-    judged = release.gate(home, bundle=bundle)
-    # Only what was not measured can be accepted: a figure that misses its limit cannot.
-    unmeasured = {x["name"] for x in judged["checks"] if x["value"] is None or isnan(x["value"])}
-    bad = [x for x in judged["checks"] if not x["passed"] and x["name"] not in unmeasured.intersection(accept or ())]
-    missed = [f"{x['name']} {x['value']} (limit {x['limit']})" for x in bad]
-    if missed:
-        raise SeminarError("bundle", bundle, f"failed the gate: {', '.join(missed)}", "the former one serves on")
-    found = release.promote(home, bundle=bundle)
+    folder, champion, compared = path(home / "bundles", bundle), current(home / "bundles"), None
+    mine = checkpoint_of(home, bundle)
+    if champion not in (None, bundle) and mine is not None:
+        facts = checkpoint.read(mine).facts
+        windows, config = Windows.from_dates(facts["windows"]), Config.load(facts["config"])
+        compared = duel(home, challenger=bundle, champion=str(champion), windows=windows, config=config)
+    asked = smoke(folder, read_sequences(home).user_ids[:20], online=Online())
+    judged = gate(home, bundle=bundle, duel=compared, smoke=asked)
+    for check in judged["checks"]:
+        if check["why"]:
+            out.line(f"not applicable: {check['name']}, {check['why']}")
+    if why := missed(judged["checks"]):
+        raise SeminarError("bundle", bundle, f"failed the gate: {why}", f"{champion or 'nothing'} serves on")
+    found = release.promote(home, bundle=bundle, champion=judged["champion"])
     out.line(f"bundle {found['bundle']} is served; before: {found['former'] or 'none'}")
-    out.result(found)
+    out.result(found | {"checks": judged["checks"]})
 
 
 @app.command()
@@ -191,4 +199,27 @@ def rollback(as_json: Json = False) -> None:
     found = release.rollback(settings().home)
     out = Output(as_json)
     out.line(f"bundle {found['bundle']} is served again; withdrawn: {found['former']}")
+    out.result(found)
+
+
+@app.command()
+def lineage(
+    bundle: Annotated[str | None, typer.Argument(help="Bundle version; the served one if absent.")] = None,
+    as_json: Json = False,
+) -> None:
+    """From a bundle back to its checkpoint, codebooks, PSU, the history partitions that they read, and the code."""
+    from model.train.lineage import lineage as trace
+
+    out, found = Output(as_json), trace(settings().home, bundle)
+    code, history = found["code"], found["history"]
+    out.line(f"bundle {found['bundle']}{' (served)' if found['served'] else ''}, exported {found['created']}")
+    out.line(
+        f"code: seminar {code.get('seminar')}, commit {code.get('commit')}{' (changed)' if code.get('changed') else ''}"
+    )
+    out.line(f"checkpoint {found['checkpoint']}; codebooks {found['codebooks']['version']}; psu {found['psu']['version']}")
+    out.line(f"history {history['version']}" + (f": {history['problem']}" if "problem" in history else ""))
+    out.table(["date", "rows"], [(day, str(rows)) for day, rows in history.get("partitions", {}).items()])
+    out.table(["metric", "value"], [(name, str(value)) for name, value in (found["metrics"] or {}).items()])
+    for move in found["promotions"]:
+        out.line(f"{move['time']}: {move['former']} -> {move['bundle']} ({move['reason']})")
     out.result(found)

@@ -2,15 +2,15 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,starts,parts,cells,codes,bias,popularity}.npy   the catalogue, encoded; mapped, shared between processes
+    items.{ids,starts,parts,cells,codes,bias,popularity,types}.npy   the catalogue, encoded; mapped, shared between processes
     queries.{...}.npy      the known queries
+    types.npz              what items are, and how popular each type is
     codebooks.npz          coarse cells and product quantisers of the parts
     vocabulary.npy         the id table's row of each item row; only explanations read it
     golden.npz             requests with the rates that training gives them (model.golden)
     MODEL_CARD.md          for people
 
-Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on. Format 2 had neither cells nor starts.
-A bundle may lack the vocabulary and the golden requests: those exported before had none.
+Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
+from features.record import entity_id
 from model.golden import Golden
 from model.nn.click import ClickModel
 from model.nn.spec import Spec
@@ -31,16 +32,17 @@ from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT, READABLE = 3, (2, 3)
+FORMAT = 4
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
-VOCABULARY = "vocabulary.npy"
+VOCABULARY, TYPES = "vocabulary.npy", "types.npz"
 FEATURE_SERVICE = "ctr_v1"
 
 
 @dataclass(frozen=True)
 class Table:
     """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
-    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 3] as of the export (model.nn.features)."""
+    codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 5] as of the export (model.nn.features);
+    types [n + 1]: what each is, as a number (`Types`; 0: not known)."""
 
     ids: NDArray[np.uint64]
     starts: NDArray[np.int32]
@@ -49,11 +51,12 @@ class Table:
     codes: Codes
     bias: Floats
     popularity: Floats
+    types: Rows
 
     @classmethod
-    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats) -> "Table":
+    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats, types: Rows) -> "Table":
         """The table of encoded entities."""
-        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity)
+        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity, types)
 
     @property
     def coded(self) -> Coded:
@@ -63,6 +66,20 @@ class Table:
     def rows(self, ids: NDArray[np.uint64]) -> Rows:
         """Rows of ids [l], in constant time each: 0 for id 0 ("none"), -1 for one that the table does not know."""
         return rows(self.ids, self.starts, ids)
+
+
+@dataclass(frozen=True)
+class Types:
+    """What items are: hashes [y] of the names, sorted, type j + 1 having hashes[j]; popularity [y + 1] of each type."""
+
+    hashes: NDArray[np.uint64]
+    popularity: Floats
+
+    def number(self, name: str | None) -> int:
+        """The type of this name; 0 for one that is not known."""
+        wanted = np.uint64(entity_id(name)) if name else np.uint64(0)
+        at = int(np.searchsorted(self.hashes, wanted))
+        return at + 1 if name and at < len(self.hashes) and self.hashes[at] == wanted else 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,7 @@ class Bundle:
     items: Table
     queries: Table
     codebooks: Codebooks
+    types: Types
     vocabulary: NDArray[np.int64] | None = None
     golden: Golden | None = None
 
@@ -87,6 +105,7 @@ def write(
     items: Table,
     queries: Table,
     codebooks: Codebooks,
+    types: Types,
     manifest: dict[str, Any],
     vocabulary: NDArray[np.int64] | None = None,
     golden: Golden | None = None,
@@ -97,6 +116,7 @@ def write(
         for field in dataclasses.fields(Table):
             np.save(folder / f"{name}.{field.name}.npy", getattr(table, field.name))
     codebooks.save(folder)
+    np.savez(folder / TYPES, allow_pickle=False, **vars(types))
     if vocabulary is not None:
         np.save(folder / VOCABULARY, vocabulary)
     if golden is not None:
@@ -112,10 +132,9 @@ def load(folder: Path) -> Bundle:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise SeminarError("bundle", folder, f"has no readable manifest ({error})", "publish it again") from error
-    for name, wanted in (("format", READABLE), ("feature_service", (FEATURE_SERVICE,))):
-        if manifest.get(name) not in wanted:
-            said = " or ".join(repr(value) for value in wanted)
-            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {said}", "export it with this version")
+    for name, wanted in (("format", FORMAT), ("feature_service", FEATURE_SERVICE)):
+        if manifest.get(name) != wanted:
+            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
     model.load_state_dict(load_file(folder / WEIGHTS), assign=True)  # the file's own pages: processes share them
@@ -126,18 +145,14 @@ def load(folder: Path) -> Bundle:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
     known = folder / VOCABULARY
     vocabulary = np.load(known, mmap_mode="r") if known.exists() else None
+    with np.load(folder / TYPES) as stored:
+        types = Types(stored["hashes"], stored["popularity"])
     books, golden = Codebooks.load(folder), Golden.load(folder)
-    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, books, vocabulary, golden)
+    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, books, types, vocabulary, golden)
 
 
 def _table(folder: Path, name: str) -> Table:
-    def column(field: str) -> Any:
-        return np.load(folder / f"{name}.{field}.npy", mmap_mode="r")
-
-    if (folder / f"{name}.starts.npy").exists():
-        return Table(*(column(field.name) for field in dataclasses.fields(Table)))
-    ids, parts, codes, *others = (column(field) for field in ("ids", "parts", "codes", "bias", "popularity"))  # format 2
-    return Table.of(ids, Coded(parts, np.zeros(len(parts), np.uint16), codes), *others)
+    return Table(*(np.load(folder / f"{name}.{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(Table)))
 
 
 def card(manifest: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from features.record import RECORD, Records
 from model.bundle import Bundle, Table
+from model.nn.features import POPULARITY
 from model.search import cells, choose, exact
 from model.search.codebooks import Codebooks, fit
-from model.search.keys import Floats, Keys, Parts, Rows
+from model.search.keys import Coded, Floats, Keys, Parts, Rows
 from model.search.units import units
 
 K = 100
@@ -60,11 +61,14 @@ def hard(d: int, n: int = 200_000, seed: int = 0) -> World:
     none = np.zeros((1, d), np.float32)
     books = fit(parts[1:], none, min(62, d // 4 if d < 256 else 32), 4, seed)
     gap_bias = (0.05 / np.sqrt(d) * rng.standard_normal(24)).astype(np.float32)
-    items = Table.of(ids, books.code_items(parts), np.zeros(len(parts), np.float32), np.zeros((len(parts), 3), np.float32))
-    queries = Table.of(
-        np.empty(0, np.uint64), books.code_queries(none), np.zeros(1, np.float32), np.zeros((1, 3), np.float32)
-    )
+    items, queries = table(ids, books.code_items(parts)), table(np.empty(0, np.uint64), books.code_queries(none))
     return World(items, queries, books, gap_bias, np.zeros(4, np.float32))
+
+
+def table(ids: NDArray[np.uint64], coded: Coded) -> Table:
+    """A table of nothing but what a search reads."""
+    n = len(ids) + 1
+    return Table.of(ids, coded, np.zeros(n, np.float32), np.zeros((n, POPULARITY), np.float32), np.zeros(n, np.int32))
 
 
 def hard_history(world: World, length: int, seed: int) -> Records:

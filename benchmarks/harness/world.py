@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.searches import hard
+from benchmarks.harness.searches import hard, table
 from features.history import read_items, read_sequences
 from features.publish import current, path, point, publish
 from features.record import RECORD, Records
 from model import bundle
-from model.nn.features import POPULARITY
 from model.nn.spec import Spec
 from model.search.codebooks import fit
 
@@ -98,12 +97,12 @@ def untrained(folder: Path, dim: int = 64, items: int = 200_000, seed: int = 0) 
     books = fit(parts[1:], words[1:], 16, 8, seed, cells=made.books.coarse)
     spec = Spec(dim, 4, 100, 50, "topk", 1000, 1000, 1000, 256, 0)
     known, asked = (
-        bundle.Table.of(some, coded, np.zeros(len(some) + 1, np.float32), np.zeros((len(some) + 1, POPULARITY), np.float32))
-        for some, coded in ((ids, books.code_items(parts)), (queries, books.code_queries(words)))
+        table(some, coded) for some, coded in ((ids, books.code_items(parts)), (queries, books.code_queries(words)))
     )
+    types = bundle.Types(np.empty(0, np.uint64), np.zeros(1, np.float32))
     manifest: dict[str, Any] = {"encoder": "hashing", "logistic": [1.0, 0.0], "windows": {}, "metrics": {}}
     model = spec.click()
-    version = publish(folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, manifest))
+    version = publish(folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, types, manifest))
     point(folder, version)
     return World("hard", folder, keys, ids, queries, None)
 

@@ -3,19 +3,49 @@
 Letters: t moments, c candidates, d width, h heads.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
-from model.nn.features import CONTEXT, POPULARITY, REPEATS, context, repeats
+from model.nn.features import CONTEXT, COUNTERS, POPULARITY, Keyed, context, counters
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.units import EXTRA
 
 POSITIONS = 32
 SAMPLED, IMPRESSED = 0, 1
 """Where an example's label comes from; each source has an offset of its own in log-odds (prior correction)."""
+
+
+class Evidence(NamedTuple):
+    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, p]."""
+
+    long: Interest
+    recent: Interest
+    item: Tensor
+    query: Tensor
+    plain: Tensor
+
+
+def evidence(
+    long: Interest,
+    recent: Interest,
+    item: Tensor,
+    query: Tensor,
+    searched: Tensor,
+    counted: Tensor,
+    popularity: Tensor,
+    about: Tensor,
+) -> Evidence:
+    """Put it together; item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; counted: counters
+    [t, c, 18]; popularity [t, c, 5]; about: context [t, 6]."""
+    relevance = F.cosine_similarity(item, query, dim=-1).unsqueeze(-1)  # what the PSU's third objective trained
+    about = about.unsqueeze(1).expand(-1, item.shape[1], -1)
+    plain = [long.mass, recent.mass, relevance, counted, popularity, about, searched.unsqueeze(-1)]
+    return Evidence(long, recent, item, query, torch.cat(plain, -1))
 
 
 class ClickModel(nn.Module):
@@ -27,50 +57,30 @@ class ClickModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
         masses = 2 * heads + EXTRA.get(backbone.search, 0)
-        plain = masses + 1 + REPEATS + POPULARITY
-        self.head = nn.Sequential(
-            nn.Linear(6 * dim + plain + CONTEXT, 128),
-            nn.ReLU(),
-            nn.Linear(128, dim),
-            nn.ReLU(),
-            nn.Linear(dim, 1),
-        )
-        self.direct = nn.Linear(plain, 1)
-        self.asked = nn.Linear(plain, 1)  # beside it: who searches weighs repeats and popularity differently
+        plain = masses + 1 + COUNTERS + POPULARITY + CONTEXT + 1
+        # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say.
+        self.head = _mlp(6 * dim + plain, 128, dim)
+        self.wide = _mlp(plain, 64, 64)
+        # What plain features are on average and how they vary: without it the small head learns several times slower.
+        self.register_buffer("mean", torch.zeros(plain))
+        self.register_buffer("spread", torch.ones(plain))
         self.item_bias = nn.Embedding(id_rows, 1, sparse=True)
         self.source = nn.Parameter(torch.full((2,), -3.0))  # a click is rare
         self.position = nn.Parameter(torch.zeros(POSITIONS))
         nn.init.zeros_(self.item_bias.weight)
-        with torch.no_grad():  # what was browsed before, and what many browse, is browsed: training says by how much
-            self.direct.weight.zero_()
-            self.direct.weight[0, masses + 1 : -POPULARITY - 2] = 0.3
-            self.direct.weight[0, -POPULARITY:] = 0.15
-            for weight in (self.head[-1].weight, self.asked.weight, self.asked.bias):
-                weight.zero_()  # type: ignore[operator]
+        nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]  # vectors come in when they have something to say
 
-    def combine(
-        self,
-        long: Interest,
-        recent: Interest,
-        item: Tensor,
-        query: Tensor,
-        searched: Tensor,
-        again: Tensor,
-        popularity: Tensor,
-        bias: Tensor,
-        about: Tensor,
-    ) -> Tensor:
-        """Log-odds [t, c] before offsets of source and position.
+    def standardise(self, plain: Tensor) -> None:
+        """Take means and deviations from a sample [n, p] of plain features (`Evidence.plain`), before training."""
+        self.mean: Tensor = plain.mean(0)
+        self.spread: Tensor = plain.std(0).clamp(min=1e-3)
 
-        item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; again: repeats [t, c, 6]; popularity
-        [t, c, 3]; bias [t, c]; about: context [t, 6].
-        """
-        relevance = F.cosine_similarity(item, query, dim=-1).unsqueeze(-1)  # what the PSU's third objective trained
-        plain = torch.cat([long.mass, recent.mass, relevance, again, popularity], -1)
-        about = about.unsqueeze(1).expand(-1, item.shape[1], -1)
-        vectors = torch.cat([long.vector, recent.vector, item, query, long.vector * item, recent.vector * item], -1)
-        scores: Tensor = self.head(torch.cat([self.dropout(vectors), plain, about], -1)) + self.direct(plain)
-        scores = scores + searched.unsqueeze(-1) * self.asked(plain)
+    def combine(self, found: Evidence, bias: Tensor) -> Tensor:
+        """Log-odds [t, c] before offsets of source and position; bias [t, c]: the items' own."""
+        long, recent = found.long.vector, found.recent.vector
+        plain = ((found.plain - self.mean) / self.spread).clamp(-8, 8)
+        vectors = torch.cat([long, recent, found.item, found.query, long * found.item, recent * found.item], -1)
+        scores: Tensor = self.head(torch.cat([self.dropout(vectors), plain], -1)) + self.wide(plain)
         return scores.squeeze(-1) + bias
 
     def offset(self, source: Tensor, position: Tensor) -> Tensor:
@@ -87,16 +97,31 @@ class ClickModel(nn.Module):
         history: History,
         parts: Parts,
         seen: Seen,
+        types: Tensor,
     ) -> Tensor:
-        """Log-odds [t, c] of candidates: rows items and queries [t, c] of the parts, bias_rows [t, c] of the id table."""
+        """Log-odds [t, c] of candidates: rows items and queries [t, c] of the parts, bias_rows [t, c] of the id table.
+
+        types [1 + i]: what each item of the parts is (0: not known).
+        """
+        found = self.evidence(items, queries, popularity, history, parts, seen, types)
+        return self.combine(found, self.item_bias(bias_rows).squeeze(-1))
+
+    def evidence(
+        self, items: Tensor, queries: Tensor, popularity: Tensor, history: History, parts: Parts, seen: Seen, types: Tensor
+    ) -> Evidence:
+        """What speaks for candidates; arguments as those of `forward`."""
         item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
         target = item + query
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
-        again = repeats(history, seen, items, len(parts.item))
-        bias = self.item_bias(bias_rows).squeeze(-1)
-        searched, about = (queries > 0).float(), context(history, seen)
-        return self.combine(long, recent, item, query, searched, again, popularity, bias, about)
+        by_item = Keyed(history.item, items, len(types))
+        by_type = Keyed(types[history.item], types[items], int(types.max()) + 1)
+        counted = counters(history, seen, by_item, by_type, queries)
+        return evidence(long, recent, item, query, (queries > 0).float(), counted, popularity, context(history, seen))
+
+
+def _mlp(inputs: int, hidden: int, last: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, last), nn.SiLU(), nn.Linear(last, 1))
 
 
 def restore(model: ClickModel, pretrained: dict[str, Tensor]) -> dict[str, list[str]]:

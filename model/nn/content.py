@@ -164,6 +164,12 @@ def contents(
     return Contents(hashed, text, text_ok, _unit(image), image_ok)
 
 
+def type_of(row: dict[str, Any]) -> str | None:
+    """What an item row is, as a query would ask for it: its attribute product_type, else its category."""
+    found: str | None = json.loads(row["attributes"] or "{}").get("product_type") or row["category"]
+    return found
+
+
 @lru_cache(maxsize=1 << 18)
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

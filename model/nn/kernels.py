@@ -267,10 +267,11 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def repeats(item, time, begin, end, now, rows, lives, slots, out):
-    """How often candidates rows [t, c] were met in [begin, end): out [t, c, len(lives) + 3]; slots [i] must be -1.
+def repeats(item, query, time, begin, end, now, rows, asked, lives, slots, out):
+    """How often candidates rows [t, c] were met in [begin, end): out [t, c, len(lives) + 4]; slots [i] must be -1.
 
-    Days halve a count after `lives` days. Then: days since the last, mean days between two, and the count.
+    Days halve a count after `lives` days. Then: days since the last, mean days between two, the count, and the count for the
+    query asked [t] (0: none).
     """
     day = 86_400_000.0
     for t in range(len(rows)):
@@ -289,6 +290,7 @@ def repeats(item, time, begin, end, now, rows, lives, slots, out):
             if out[t, c, f + 2] == 0:
                 out[t, c, f + 1] = age
             out[t, c, f + 2] += 1
+            out[t, c, f + 3] += asked[t] > 0 and query[j] == asked[t]
         for c in range(rows.shape[1]):
             if rows[t, c] > 0 and slots[rows[t, c]] != c:
                 out[t, c] = out[t, slots[rows[t, c]]]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from features.record import Records, entity_id, query_text
 from model.bundle import Bundle
-from model.nn.features import context, repeats
+from model.nn.click import evidence
+from model.nn.features import Keyed, context, counters
 from model.nn.folded import Attended, Folded, Past, Tables, buckets
 from model.nn.inputs import History, Interest, Seen
 from model.search.choose import search
@@ -84,7 +85,7 @@ class Scoring:
         newest = np.arange(len(records) - 1, max(-1, len(records) - 1 - self._model.backbone.recent), -1, dtype=np.int32)
         recent = self._recent.attend(self._recent.fold(item + words)[0], tables, past, newest[None])
         clock.lap("attention")
-        odds = self._odds(long, recent, item, words, items, past, time, time_ms, bool(asked[0]))
+        odds = self._odds(long, recent, item, words, items, queries, past, time, time_ms, bool(asked[0]))
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         clock.lap("head")
         return Scored(rates, items.known(items.rows[1]), places, long.weights, folded, items, queries)
@@ -96,6 +97,7 @@ class Scoring:
         item: Floats,
         words: Floats,
         items: Known,
+        queries: Known,
         past: Past,
         time: NDArray[np.int64],
         now: int,
@@ -103,23 +105,31 @@ class Scoring:
     ) -> NDArray[np.float64]:
         """The click model's log-odds [c] of one moment."""
         rows, table = items.rows[1], self._bundle.items
-        number, local = number_rows(past.item, rows)
-        empty = torch.empty(0, dtype=torch.int64)
-        history = History(torch.from_numpy(local), empty, torch.from_numpy(time), empty)
+        types = [items.of_table(table.types, some) for some in (past.item, rows)]
+        asked = torch.full((1, len(rows)), int(queries.rows[1][0]))
+        item_rows, query_rows, times = (torch.from_numpy(x.astype(np.int64)) for x in (past.item, past.query, time))
+        history = History(item_rows, query_rows, times, torch.empty(0, dtype=torch.int64))
         seen = Seen.of_one(torch.tensor([len(time)]), torch.tensor([now]))
         with torch.inference_mode():
-            odds = self._model.combine(
+            found = evidence(
                 _interest(long),
                 _interest(recent),
                 torch.from_numpy(item)[None],
                 torch.from_numpy(np.broadcast_to(words, item.shape).copy())[None],
                 torch.full((1, len(rows)), float(searched)),
-                repeats(history, seen, torch.from_numpy(number)[None], len(rows) + 1),
-                torch.from_numpy(items.take(table.popularity, rows))[None],
-                torch.from_numpy(self._bias(items, rows))[None],
+                counters(history, seen, _keyed(past.item, rows), _keyed(*types), asked),
+                torch.from_numpy(self._popularity(items, rows, types[1]))[None],
                 context(history, seen),
             )
-        found: NDArray[np.float64] = odds[0].numpy().astype(np.float64)
+            odds = self._model.combine(found, torch.from_numpy(self._bias(items, rows))[None])
+        out: NDArray[np.float64] = odds[0].numpy().astype(np.float64)
+        return out
+
+    def _popularity(self, items: Known, rows: Rows, types: Rows) -> Floats:
+        """Popularity [c, 5] of candidates; of an item that the bundle does not know only its type's is known."""
+        found, late = items.take(self._bundle.items.popularity, rows), rows >= len(self._bundle.items.popularity)
+        if late.any():
+            found[late, 3] = self._bundle.types.popularity[types[late]]
         return found
 
     def _bias(self, items: Known, rows: Rows) -> Floats:
@@ -140,6 +150,12 @@ def _tables(items: Known, queries: Known) -> Tables:
         table = parts.table.parts
         found += [table, table[:0] if parts.more is None else parts.more.parts]
     return Tables(*found)
+
+
+def _keyed(behaviours: Rows, wanted: Rows) -> Keyed:
+    """Keys [l] and [c] as small numbers: 1 to c of the candidates' distinct ones, 0 for all others."""
+    number, local = number_rows(behaviours, wanted)
+    return Keyed(torch.from_numpy(local), torch.from_numpy(number)[None], len(wanted) + 1)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -35,6 +35,7 @@ class Step:
     position: Tensor
     real: Tensor
     distinct_items: Ints  # data set rows of parts.item[1:]
+    types: Tensor  # [1 + i] of the parts, as `model.nn.features` wants them
     behaviours: Ints  # places of the history in the data set's records
     sizes: list[tuple[int, int]]  # moments and candidates of each user
 
@@ -93,6 +94,7 @@ def prepare(
         torch.from_numpy(_stack([m.position for m in moments], -1)),
         torch.from_numpy(_stack([m.real for m in moments], False)),
         item_rows,
+        torch.from_numpy(np.concatenate([np.zeros(1, np.int64), dataset.types[item_rows] + 1])),
         at,
         [m.items.shape for m in moments],
     )

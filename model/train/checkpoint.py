@@ -82,3 +82,12 @@ def map_tables(checkpoint: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.
     new = (rows == 0) & (vocabulary > 0)
     table[vocabulary[new]] = (sums / counts)[kinds[new]]
     return {**checkpoint.weights, name: table}
+
+
+def warm(module: torch.nn.Module, former: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.int64]) -> None:
+    """Start a module from a former one of its kind; SeminarError where a shape is another one."""
+    weights = map_tables(former, dataset, vocabulary)
+    other = [name for name, value in module.state_dict().items() if weights.get(name, value[:0]).shape != value.shape]
+    if other:
+        raise SeminarError("warm start", other[0], "has another shape in the former version", "start from scratch")
+    module.load_state_dict(weights)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from features.publish import path
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
-from model.nn.click import ClickModel, restore
+from model.nn.click import ClickModel, Evidence, restore
 from model.train import checkpoint
 from model.train.batch import Step, prepare
 from model.train.dataset import Dataset, load, vocabulary
@@ -26,6 +26,8 @@ from model.train.psu import spec_of
 
 Ints = NDArray[np.int64]
 
+SAMPLE = 64
+"""Users whose examples tell how plain features vary."""
 SEARCHES = {"seminar": "topk", "din_full": "all", "din_recent": "recent"}
 """Methods that are this click model with another search: full-history DIN, last-50 DIN."""
 
@@ -38,14 +40,18 @@ def finetune(
     search: str = "seminar",
     config: Config | None = None,
     seed: int = 0,
+    history: str | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train a click model on [t1, t2) and write its checkpoint below `<home>/checkpoints`.
+    """Train a click model on [t1, t2) of a version of history (or as it is now) and write its
+    checkpoint below `<home>/checkpoints`.
 
+    dataset: the one as of t2, where it is loaded already.
     Returns {"checkpoint": folder, "restored": counts by fate, "losses": [mean by epoch], "labels", "seconds"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    dataset = load(home, windows.t2, config.model)
+    dataset = dataset or load(home, windows.t2, config.model, history)
     rows = vocabulary(dataset, windows.t2, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
@@ -56,7 +62,9 @@ def finetune(
         report = restore(model, checkpoint.map_tables(pretrained, dataset, rows))
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
+    run["history"] = history
     resume = Resume(resume_file(home, dataset, run))
+    standardise(model, dataset, rows, config.train, examples, windows.t2, seed)
     step_losses = _losses(model, dataset, rows, config.train, examples, windows.t2)
     losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, step_losses, resume)["total"]
     facts = {
@@ -88,11 +96,29 @@ def logits(
 
 def score(model: ClickModel, step: Step, rows: Ints, popularity: Popularity) -> torch.Tensor:
     """Log-odds [t, c] of a step."""
-    known = popularity.features(step.item_rows, step.seen.now.numpy())
-    found: torch.Tensor = model(
-        step.items, step.queries, torch.from_numpy(rows[step.item_rows]), known, step.history, step.parts, step.seen
-    )
+    bias_rows = torch.from_numpy(rows[step.item_rows])
+    found: torch.Tensor = model.combine(_evidence(model, step, popularity), model.item_bias(bias_rows).squeeze(-1))
     return found
+
+
+def _evidence(model: ClickModel, step: Step, popularity: Popularity) -> Evidence:
+    known = popularity.features(step.item_rows, step.seen.now.numpy())
+    return model.evidence(step.items, step.queries, known, step.history, step.parts, step.seen, step.types)
+
+
+def standardise(
+    model: ClickModel, dataset: Dataset, rows: Ints, train: TrainConfig, examples: ClickExamples, until: int, seed: int
+) -> None:
+    """Tell the model how its plain features vary over examples of a few users."""
+    rng, popularity = np.random.default_rng((seed, 1)), Popularity(dataset, until)
+    users = rng.choice(examples.users, min(SAMPLE, len(examples.users)), replace=False)
+    with torch.no_grad():
+        sample = []
+        for start in range(0, len(users), train.users):
+            moments = examples.draw(rng, users[start : start + train.users], train.targets)
+            step = prepare(model.backbone, dataset, rows, moments)
+            sample.append(_evidence(model, step, popularity).plain[step.real])
+        model.standardise(torch.cat(sample))
 
 
 def _losses(
@@ -104,6 +130,20 @@ def _losses(
         step = prepare(model.backbone, dataset, rows, examples.draw(rng, users, train.targets), train.id_dropout, rng)
         scores = score(model, step, rows, popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
-        return {"total": F.binary_cross_entropy_with_logits(scores[step.real], step.labels[step.real])}
+        pointwise = F.binary_cross_entropy_with_logits(scores[step.real], step.labels[step.real])
+        ranked = listwise(scores, step.labels, step.real)
+        return {"pointwise": pointwise, "listwise": ranked, "total": pointwise + train.listwise * ranked}
 
     return losses
+
+
+def listwise(scores: torch.Tensor, labels: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Mean of - log softmax of the positives of each moment among its candidates, all [t, c]; 0 where there are none.
+
+    Beside the log loss of each candidate, which keeps rates calibrated, it ranks within a moment (JRC, arXiv 2208.06164).
+    """
+    shares = torch.log_softmax(scores.masked_fill(~real, -torch.inf), 1).masked_fill(~real, 0.0)
+    positives = labels * real
+    some = positives.sum(1) > 0
+    each = -(shares * positives).sum(1)[some] / positives.sum(1)[some]
+    return each.mean() if len(each) else scores.sum() * 0.0

@@ -4,7 +4,6 @@ Letters: n items, q queries, u users, l behaviours of all users, a and k attribu
 0 stand for "none", so tables of contents have a row less than what is indexed. Everything is as of `until_ms`.
 """
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from features.history import Histories, read_items, read_queries, read_sequences
 from features.record import KIND_BROWSE
 from model.config import ModelConfig, TrainConfig
-from model.nn.content import Contents, contents, encode_once, text_encoder, tokens
+from model.nn.content import Contents, contents, encode_once, text_encoder, tokens, type_of
 from model.nn.inputs import Frozen, History
 from model.nn.modalities import ItemInputs
 
@@ -31,7 +30,8 @@ class Dataset:
     histories: Histories
     item_ids: NDArray[np.uint64]
     item_keys: list[str]
-    types: Ints  # [n + 1] code of what a query asks for: the attribute product_type, else the category; -1 none
+    types: Ints  # [n + 1] code of what an item is (`model.nn.content.type_of`); -1 none
+    type_names: list[str]  # of the codes
     titles: Ints  # [n + 1] code of the title: equal titles are not each other's negatives
     items: Contents
     query_ids: NDArray[np.uint64]
@@ -43,6 +43,7 @@ class Dataset:
     encoder: str
     text_width: int
     image_width: int
+    version: str | None = None  # of history; None: as it was when this was read
 
     def history(self, user: int) -> History:
         """A user's whole history as tensors; a prefix is a number of its first behaviours."""
@@ -134,24 +135,25 @@ def _codes(names: list[str | None]) -> Ints:
     return np.array([-1, *(place[name] if name else -1 for name in names)], np.int64)
 
 
-def load(home: Path, until_ms: int, config: ModelConfig) -> Dataset:
-    """Read history as it stood before `until_ms`; encode distinct texts once (cached in `<home>/cache`)."""
-    histories = read_sequences(home, until_ms)
-    rows = read_items(home, until_ms).to_pylist()
+def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = None) -> Dataset:
+    """Read history (or one version of it) as it stood before `until_ms`; encode distinct texts once (in `<home>/cache`)."""
+    histories = read_sequences(home, until_ms, version=version)
+    rows = read_items(home, until_ms, version).to_pylist()
     for row in rows:
         row["id"] = row["item"] % (1 << 64)
     rows.sort(key=lambda row: row["id"])
-    queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms).to_pylist()})
+    queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms, version).to_pylist()})
     encoder = text_encoder(config.encoder)
     image_width = max((len(row["image_vector"] or b"") // 4 for row in rows), default=0)
     item_ids = np.array([row["id"] for row in rows], np.uint64)
     query_ids = np.array([query for query, _ in queries], np.uint64)
-    types = [json.loads(row["attributes"] or "{}").get("product_type") or row["category"] for row in rows]
+    types = [type_of(row) for row in rows]
     return Dataset(
         histories=histories,
         item_ids=item_ids,
         item_keys=[row["item_id"] for row in rows],
         types=_codes(types),
+        type_names=sorted({name for name in types if name}),
         titles=_codes([row["title"] for row in rows]),
         items=contents(rows, encoder, config.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
         query_ids=query_ids,
@@ -163,4 +165,5 @@ def load(home: Path, until_ms: int, config: ModelConfig) -> Dataset:
         encoder=encoder.name,
         text_width=encoder.width,
         image_width=image_width,
+        version=version,
     )

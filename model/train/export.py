@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.publish import path, publish
+from features.record import entity_id
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
@@ -20,6 +21,7 @@ from model.train import checkpoint
 from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
 from model.train.golden import golden
+from model.train.lineage import code
 from model.train.popularity import Popularity
 
 
@@ -32,6 +34,7 @@ def export(
     metrics: dict[str, Any],
     config: Config | None = None,
     seed: int = 0,
+    history: str | None = None,
 ) -> dict[str, Any]:
     """Publish a bundle, without pointing to it. `metrics` is what `evaluate` returned, with the method `seminar`.
 
@@ -41,7 +44,7 @@ def export(
     tune()
     config, begin = config or Config(), time.monotonic()
     found = checkpoint.read(Path(checkpoint_folder))
-    dataset = load(home, windows.end, config.model)
+    dataset = load(home, windows.end, config.model, history)
     model = found.spec.click()
     model.load_state_dict(found.weights)
     vocabulary = found.vocabulary(dataset)
@@ -57,9 +60,17 @@ def export(
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
     everything = np.arange(len(item_parts))
     popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity)
+    hashes = np.array([entity_id(name) for name in dataset.type_names], np.uint64)
+    order = np.argsort(hashes)
+    numbers = np.zeros(len(hashes) + 1, np.int32)
+    numbers[order + 1] = np.arange(1, len(hashes) + 1)
+    numbers = numbers[dataset.types + 1]
+    kinds = np.zeros(len(hashes) + 1, np.float32)
+    kinds[numbers] = popularity[:, 3]  # alike for all items of a type
+    types = bundle.Types(hashes[order], kinds)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, numbers)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
-    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros)
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.int32))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
@@ -88,7 +99,9 @@ def export(
             "psu": found.facts["psu"],
             "codebooks": codebooks,
             "checkpoint": Path(checkpoint_folder).name,
+            "history": history,
             "seed": found.facts["seed"],
+            "code": code(),
             "candidates": metrics.get("candidates"),
             "seminar": version("seminar"),
             "torch": version("torch"),
@@ -102,7 +115,7 @@ def export(
     requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed)
 
     def write(folder: Path) -> None:
-        bundle.write(folder, found.spec, model, items, queries, books, manifest, vocabulary, requests)
+        bundle.write(folder, found.spec, model, items, queries, books, types, manifest, vocabulary, requests)
 
     name = publish(home / "bundles", write, check)
     return {"version": name, "codes_recall": recall, "items": len(items.ids), "seconds": round(time.monotonic() - begin, 1)}

@@ -31,12 +31,12 @@ OURS = "seminar"
 TUNING: tuple[Settings, ...] = (
     {},
     {"train": {"lr": 1e-3}},
-    {"train": {"lr": 1e-2}},
-    {"train": {"table_lr": 1e-2}},
-    {"train": {"lr": 1e-3, "table_lr": 1e-2}},
-    {"train": {"lr": 1e-3, "table_lr": 1e-3}},
+    {"train": {"lr": 4e-3}},
+    {"train": {"table_lr": 2e-3}},
+    {"train": {"ctr_epochs": 3}},
+    {"train": {"dropout": 0.5}},
+    {"train": {"listwise": 1.0}},
     {"train": {"id_dropout": 0.3}},
-    {"train": {"negatives": 40}},
 )
 """The runs among which validation chooses, the same for every method; the first is the configuration as it is."""
 

@@ -3,7 +3,8 @@
 Letters: t moments of a user, c candidates of a moment.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,13 @@ class Moments:
     source: Ints
     position: Ints
     real: NDArray[np.bool_]  # [t, c] False: padding
+
+    def widened(self, c: int) -> "Moments":
+        """The same, padded to c candidates."""
+        more = ((0, 0), (0, c - self.items.shape[1]))
+        filled = {"items": 0, "labels": 0, "position": -1, "real": False}
+        changed: dict[str, Any] = {n: np.pad(getattr(self, n), more, constant_values=v) for n, v in filled.items()}
+        return replace(self, queries=np.pad(self.queries, more, "edge"), **changed)
 
 
 @dataclass(frozen=True)

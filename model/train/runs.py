@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ import numpy as np
 
 from features.publish import path, sync
 from features.reports import plain
-from model.config import Config, Windows
+from model.config import Config, ModelConfig, Windows
 from model.train.ctr import finetune
-from model.train.dataset import Dataset
+from model.train.dataset import Dataset, load
 from model.train.psu import pretrain
 
 log = logging.getLogger(__name__)
-PROTOCOL = 2
+PROTOCOL = 3
 """Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 
@@ -100,11 +101,14 @@ def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
     if found is not None:
         return found
     if run.kind == "psu":
-        facts = pretrain(work, windows=run.windows, config=run.config, seed=run.seed)
+        dataset = _loaded(work, run.windows.t1, run.config.model, run.data)
+        facts = pretrain(work, windows=run.windows, config=run.config, seed=run.seed, dataset=dataset)
         folder = path(work / "psu", facts["version"])
     else:
         version = Path(make(work, run.psu, again)["checkpoint"]).name if run.psu else None
-        facts = finetune(work, windows=run.windows, psu=version, search=run.search, config=run.config, seed=run.seed)
+        dataset = _loaded(work, run.windows.t2, run.config.model, run.data)
+        told: dict[str, Any] = {"windows": run.windows, "config": run.config, "seed": run.seed, "dataset": dataset}
+        facts = finetune(work, psu=version, search=run.search, **told)
         folder = Path(facts["checkpoint"])
     kept = {
         "kind": run.kind,
@@ -120,6 +124,16 @@ def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
         again.add(key)
     log.info("run %s: %s %s seed %d, %.0f s", key, run.kind, run.search, run.seed, facts["seconds"])
     return kept
+
+
+def _loaded(work: Path, until: int, model: ModelConfig, data: str) -> Dataset:
+    """The data set as of a time, kept for the next run; what models see of it is not the data set's."""
+    return _kept(work, until, replace(model, history=0, without="", retrieved=1, recent=1, dim=1, heads=1), data)
+
+
+@lru_cache(maxsize=2)
+def _kept(work: Path, until: int, model: ModelConfig, data: str) -> Dataset:
+    return load(work, until, model)
 
 
 def note(work: Path, run: Run, facts: dict[str, Any]) -> None:

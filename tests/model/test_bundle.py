@@ -30,23 +30,9 @@ def test_a_bundle_loads_as_it_was_exported(trained: Trained) -> None:
     assert "GAUC" in (folder / bundle.CARD).read_text()
 
 
-def test_a_bundle_of_format_2_is_read(trained: Trained, tmp_path: Path) -> None:
-    folder, copy = path(trained.home / "bundles", trained.bundle), tmp_path / "v000009"
-    shutil.copytree(folder, copy)
-    for name in ("items", "queries"):
-        for column in ("starts", "cells"):
-            (copy / f"{name}.{column}.npy").unlink()
-    with np.load(copy / "codebooks.npz") as stored:
-        np.savez(copy / "codebooks.npz", item=stored["item"], query=stored["query"])
-    manifest = json.loads((copy / bundle.MANIFEST).read_text())
-    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, "format": 2}))
-    new, old = bundle.load(folder), bundle.load(copy)
-    assert old.items.rows(new.items.ids).tolist() == list(range(1, len(new.items.ids) + 1))
-    assert len(old.codebooks.coarse.centroids) == 1
-
-
 @pytest.mark.parametrize(
-    ("name", "value", "said"), [("format", 99, "format"), ("feature_service", "ctr_v9", "feature_service")]
+    ("name", "value", "said"),
+    [("format", 99, "format"), ("format", 3, "format"), ("feature_service", "ctr_v9", "feature_service")],
 )
 def test_a_bundle_for_another_reader_is_refused(
     trained: Trained, tmp_path: Path, name: str, value: object, said: str

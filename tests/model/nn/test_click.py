@@ -1,6 +1,7 @@
 import torch
 
 from model.nn.click import ClickModel, restore
+from model.nn.features import POPULARITY
 from model.nn.inputs import History, Parts, Seen
 from model.nn.modalities import ItemInputs
 from model.nn.spec import Spec
@@ -23,7 +24,8 @@ def some_items(n: int) -> ItemInputs:
 def score(
     model: ClickModel, items: torch.Tensor, rows: torch.Tensor, history: History, parts: Parts, seen: Seen
 ) -> torch.Tensor:
-    found: torch.Tensor = model(items, torch.zeros_like(items), rows, torch.zeros(*items.shape, 3), history, parts, seen)
+    popularity, types = torch.zeros(*items.shape, POPULARITY), torch.arange(len(parts.item)) % 3
+    found: torch.Tensor = model(items, torch.zeros_like(items), rows, popularity, history, parts, seen, types)
     return found
 
 

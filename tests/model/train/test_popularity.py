@@ -20,4 +20,8 @@ def test_counts_are_those_before_the_day_and_before_the_limit(trained: Trained, 
             expected = dataset.counts(cut, max(0, cut - days * DAY_MS))
             expected[0] = 0
             assert np.allclose(features[:, i], np.log1p(expected) / 3)
+        ever = dataset.counts(cut) * (rows > 0)
+        kin = np.bincount(dataset.types + 1, ever)[dataset.types + 1] * (dataset.types >= 0)
+        assert np.allclose(features[:, 3], np.log1p(kin) / 3)
+        assert np.allclose(features[:, 4], ever * (dataset.types >= 0) / np.maximum(kin, 1), atol=1e-6)
     assert found[0, :, 0].sum() > 0
