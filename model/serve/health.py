@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from features import history, reports
+from features import alerts, history, journal, quality, reports
 from features.publish import current, versions
 from model.bundle import MANIFEST, Bundle, Table
 from model.search.codebooks import Quantiser
 
 Facts = dict[str, Any]
 PROMOTIONS = "promotions.jsonl"
-REPORTS = ("dataset", "psu", "codebooks", "ctr", "evaluation", "release")
+REPORTS = ("dataset", "psu", "codebooks", "ctr", "evaluation", "release", "health")
 """Figures that the stages leave in `<home>/reports`."""
 SAMPLE = 20_000
 """Entities whose codes are decoded to measure the error."""
@@ -34,6 +34,9 @@ def look(home: Path, more: dict[str, Callable[[], Any]]) -> Facts:
         "software": _software,
         "versions": lambda: _versions(home),
         "promotions": lambda: _promotions(home),
+        "dags": lambda: _dags(home),
+        "alerts": lambda: alerts.recent(home, 20),
+        "waiting": lambda: quality.refused(home),
         **more,
     }
     found = {name: _guarded(section) for name, section in sections.items()}
@@ -64,6 +67,16 @@ def _promotions(home: Path) -> list[Facts]:
     log = home / "bundles" / PROMOTIONS
     entries = [json.loads(line) for line in log.read_text().splitlines()[-50:]] if log.exists() else []
     return [entry | _manifest(home / "bundles" / entry["bundle"]) for entry in reversed(entries)]
+
+
+def _dags(home: Path) -> list[Facts]:
+    """The last runs, the newest first; of each what failed and why."""
+    runs = journal.runs(home, 40)
+    for run in runs:
+        tasks = run.pop("tasks")
+        run["count"] = len(tasks)
+        run["failed"] = [f"{x['task']}: {x.get('error') or 'no reason kept'}" for x in tasks if x["state"] == "failed"]
+    return runs
 
 
 def _manifest(folder: Path) -> Facts:

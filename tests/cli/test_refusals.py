@@ -109,6 +109,10 @@ TABLE: list[tuple[str, list[str], str, str, str]] = [
     ("shop", ["rollback"], "bundle", "", "seminar promote"),
     ("shop", ["score", "--user", "user-1", "--candidates", "a"], "bundle", "bundles", "seminar promote"),
     ("shop", ["trace", "no-such-event"], "event", "no-such-event", "compare"),
+    ("shop", ["lineage"], "bundle", "", "promote one"),
+    ("shop", ["history", "accept", "new-year", "--reason", "a holiday"], "date", "new-year", "2026-01-31"),
+    ("shop", ["keys", "web-shop"], "SEMINAR_API_KEYS", "", "name a file"),
+    ("shop", ["serve", "--host", "0.0.0.0", "--port", "0"], "host", "0.0.0.0", "seminar keys"),
     # -- the wrong path
     ("file", ["apply"], "path", "file", "SEMINAR_HOME"),
     ("file", ["status"], "path", "file", "SEMINAR_HOME"),

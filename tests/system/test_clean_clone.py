@@ -79,12 +79,41 @@ def test_every_block_of_the_readme_runs(clone: Path) -> None:
     assert '"model_version": "v000001"' in printed[0].replace('":"', '": "')
 
 
-def test_the_python_of_the_services_page_runs(clone: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (clone / "docs" / "services.md").read_text(), re.S)
-    assert blocks
-    with served(clone) as url:
-        for block in blocks:
-            sh(f".venv/bin/python - <<'END'\n{block.replace('http://127.0.0.1:8080', url)}\nEND", clone)
+def test_the_services_page_from_nothing_to_a_score(clone: Path, tmp_path: Path) -> None:
+    """Its bash and python blocks in order; servers go to the background, ports and the keys' folder are the test's."""
+    text = (clone / "docs" / "services.md").read_text()
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", text, re.S)
+    assert [kind for kind, _ in blocks] == ["bash", "bash", "bash", "python", "bash"]
+    port, feast = str(free_port()), str(free_port())
+    script = [f"export PATH={clone}/.venv/bin:$PATH SEMINAR_HOME=$PWD/var; trap 'kill $(jobs -p)' EXIT"]
+    for kind, block in blocks:
+        for old, new in (
+            ("8080", port),
+            ("6566", feast),
+            ("/etc/seminar", str(tmp_path)),
+            ("0.0.0.0", "127.0.0.1"),
+            ("=0.2", "=20"),
+        ):
+            block = block.replace(old, new)
+        if kind == "python":
+            script.append(
+                f"KEY=$KEY python - <<'END'\nimport os\nKEY = os.environ['KEY']\n{block}\nprint('best', best['item'])\nEND"
+            )
+            continue
+        block = re.sub(r"^(seminar keys web-shop[^#\n]*).*$", r"KEY=$(\1| sed 's/.*: //')", block, flags=re.M)
+        stop = 'if [ -n "$(jobs -p)" ]; then kill $(jobs -p); wait || true; fi'
+        asked = f"curl -s -o answer --retry 100 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:{port}/v2/health/ready"
+        block = re.sub(r"^(seminar serve .*)$", rf"{stop}\n\1 >>serve.log 2>&1 &\n{asked}", block, flags=re.M)
+        block = re.sub(r"^(feast .* serve .*)$", r"\1 >>feast.log 2>&1 &", block, flags=re.M)
+        script.append(
+            re.sub(
+                r"curl -s (http://127.0.0.1:\d+/get)", r"curl -sf --retry 100 --retry-delay 1 --retry-all-errors \1", block
+            )
+        )
+    said = sh("\n".join(script), clone)
+    assert '"model_version":"v000001"' in said
+    assert "best sku" in said
+    assert '"statuses":["PRESENT"]' in said.replace(" ", "")
 
 
 def test_the_page_shows_the_demo(clone: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import { ask, empty, h, percent, span, table, tiles, words } from "./dom.js";
 import { lines } from "./charts.js";
 
 const SECTIONS = [["Versions", versions], ["Promotions", promotions], ["The gate", gate], ["Against other methods", methods], ["Losses", losses],
-  ["Calibration", calibration], ["Codebooks", codebooks], ["The stream", stream], ["Dead letters", letters], ["DAG runs", dags], ["Reports of the day", daily], ["Software", software]];
+  ["Calibration", calibration], ["Codebooks", codebooks], ["The stream", stream], ["Dead letters", letters], ["DAG runs", dags], ["Health report", daily], ["Software", software]];
 const short = (when) => (when ? String(when).slice(0, 19).replace("T", " ") : "–");
 const range = (low, high) => (low == null || high == null ? "–" : `${low.toFixed(3)} to ${high.toFixed(3)}`);
 const figure = (value) => (value == null ? "–" : value.toFixed(4));
@@ -48,7 +48,7 @@ function promotions({ promotions: found }) {
 
 function gate({ reports }) {
   return told(reports.release, "The gate has not judged a bundle through a DAG yet.", (one) => table(["check", ["value", "number"], "limit", ""],
-    one.checks.map((check) => [check.name, figure(check.value), `at ${check.at} ${check.limit}`, h("span", { className: check.passed ? "good" : "bad" }, check.passed ? "passed" : "failed")])));
+    one.checks.map((check) => [check.name, figure(check.value), `at ${check.at} ${words(check.limit)}`, check.why ? h("span", { className: "faint" }, check.why) : judged(check.passed, check.passed ? "passed" : "failed")])));
 }
 
 function methods({ reports }) {
@@ -117,13 +117,23 @@ function parity() {
   return h("section", { id: "parity" }, h("h2", {}, "Parity"), h("button", { type: "button", onclick: compare }, "Compare 50 users by chance"), view);
 }
 
-function dags({ dags: found }) {
-  return told(found, "No DAG has run here: `seminar airflow` shows how to start them.", (rows) => table(["DAG", "state", "began (UTC)", "took", "failed tasks"],
-    rows.map((run) => [run.dag, h("span", { className: run.state === "success" ? "good" : run.state === "failed" ? "bad" : "" }, run.state), short(run.start), span(run.seconds), run.failed?.join(", ") ?? ""])));
+function dags({ dags: found, waiting, alerts }) {
+  return [
+    told(found, "No DAG has run here yet: `seminar airflow` shows how to start them.", (rows) => table(["DAG", "state", "began (UTC)", "took", ["tasks", "number"], "what failed"],
+      rows.map((run) => [run.dag, judged(run.state === "success", run.state), short(run.begun), span(run.seconds), run.count, run.failed.join("; ")]))),
+    waiting?.length ? h("p", { className: "bad" }, `Dates that failed their checks and wait for somebody: ${waiting.join(", ")}.`) : null,
+    alerts?.length ? h("h3", {}, "Last alerts") : null,
+    alerts?.length ? table(["when (UTC)", "DAG", "task", "error"], alerts.map((one) => [short(one.time), one.dag, one.task, one.error])) : null,
+  ].filter(Boolean);
 }
 
-function daily({ daily: found }) {
-  return told(found, "No health report was written yet: the DAG health does it.", (one) => table(["figure", "value"], Object.entries(one).filter(([, value]) => typeof value !== "object").map(([name, value]) => [name, value])));
+const judged = (good, said) => h("span", { className: good ? "good" : "bad" }, said);
+
+function daily({ reports }) {
+  return told(reports.health, "The DAG health has written no report yet.", (one) => [
+    h("p", {}, judged(one.passed, one.passed ? "Every check passed." : "A check failed."), ` Looked at ${short(one.looked)} UTC.`),
+    table(["section", "check", ["value", "number"], "limit", ""], Object.entries(one.sections).flatMap(([name, section]) => section.checks.map((check) => [
+      name, check.name, check.value, `at ${check.at} ${words(check.limit)}`, check.why ? h("span", { className: "faint" }, `not applicable: ${check.why}`) : judged(check.passed, check.passed ? "passed" : "failed")])))]);
 }
 
 function software({ software: found }) {

@@ -78,6 +78,7 @@ def serve(home: Path, keys: Path | None = None) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def copied(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the trained home with a promoted bundle, the long user and one dead letter."""
+    from features import journal
     from features.online import Online
     from model.train.release import promote
     from streaming.deadletters import FileSink
@@ -95,6 +96,9 @@ def copied(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         apply()
         Online().append({LONG: long_history()})
         promote(home, bundle=trained.bundle)
+        for task, state in (("pin", "success"), ("build", "failed")):
+            journal.note(home, dag="codebooks", run="r1", task=task, map_index=-1, attempt=1, state=state, begun=None,
+                         seconds=1.0, error="<u>no</u> PSU" if state == "failed" else None)  # fmt: skip
         FileSink(home).send([(Message("t", 0, 7, None, b"{}", {}), Invalid("user_id", "<i>nobody</i>", "is missing"))])
         yield home
 
@@ -148,6 +152,8 @@ def test_health_says_what_is_there_and_what_is_away(served: Served, trained: Tra
     assert 0 <= found["codes"]["items"]["error"] < 1.5
     assert sum(found["codes"]["queries"]["by_use"]) == found["codes"]["queries"]["n"] * found["codes"]["queries"]["bytes"]
     assert found["letters"]["reasons"] == [{"field": "user_id", "reason": "is missing", "count": 1}]
+    (run,) = found["dags"]
+    assert (run["dag"], run["state"], run["failed"]) == ("codebooks", "failed", ["build: <u>no</u> PSU"])
     assert "none is named" in found["stream"]["broker"]
     assert found["reports"]["release"] is None
     assert served.get("parity", sample=5).json()["users"] == 5
@@ -189,11 +195,14 @@ def test_the_page_loads_nothing_from_elsewhere(served: Served) -> None:
     assert {"/inspect/v1/timeline", "/inspect/v1/health"} <= httpx.get(f"{served.url}/openapi.json").json()["paths"].keys()
 
 
+@pytest.mark.timeout(900)
 def test_data_need_the_scope_admin(copied: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
     score, admin = create(file, "shop", ["score"]), create(file, "operator", ["admin", "score"])
     for url in serve(copied, file):
         assert httpx.get(f"{url}/inspect").is_success
+        unknown = Served(url, copied, "no-such-key").get("users")
+        assert (unknown.status_code, unknown.json()["error"]["field"]) == (401, "Authorization")
         assert Served(url, copied).get("users").status_code == 401
         assert Served(url, copied, score).get("users").status_code == 403
         assert Served(url, copied, admin).get("users").is_success
@@ -224,6 +233,7 @@ def drawn(driver: object, selector: str) -> int:
     return int(driver.execute_script(script, selector))  # type: ignore[attr-defined]
 
 
+@pytest.mark.timeout(900)
 def test_the_page_in_a_browser(served: Served, trained: Trained) -> None:
     with browser.chromium() as driver:
         driver.get(f"{served.url}/inspect")
@@ -276,7 +286,14 @@ def test_the_page_in_a_browser(served: Served, trained: Trained) -> None:
         picture(driver, "score")
 
         driver.get(f"{served.url}/inspect#/health")
-        said = browser.says(driver, trained.bundle, "Promotions", "<i>nobody</i>", "No evaluation has been written yet.")
+        said = browser.says(
+            driver,
+            trained.bundle,
+            "Promotions",
+            "<i>nobody</i>",
+            "build: <u>no</u> PSU",
+            "No evaluation has been written yet.",
+        )
         assert "promoted" in said
         assert "evenness" in said
         next(b for b in driver.find_elements("css selector", "button") if b.text.startswith("Compare")).click()
