@@ -9,7 +9,7 @@ export GOMP_SPINCOUNT ?= 0
 # Tests wait for brokers and stores much of their time; those of one file share what they have started.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: setup data demo test test-long lint clean
+.PHONY: setup data demo airflow test test-long lint clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,10 @@ data: setup
 
 demo: setup
 	@$(BIN)/seminar demo
+
+# Airflow on this machine, on loopback: its page at http://127.0.0.1:8070, until Ctrl-C.
+airflow: setup
+	@$(BIN)/seminar airflow --run
 
 lint: setup
 	$(BIN)/ruff check .

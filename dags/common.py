@@ -23,6 +23,7 @@ BUNDLE = Asset("seminar://bundle")
 # One slot: two trainings at once on one machine only slow each other down. Not max_active_runs, which strands asset events.
 TRAINING = "training"
 
+# Of DAGs that assets trigger. Those with a cron have none: with one, a fresh scheduler would at once run for the last tick.
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CUTS = ("t1", "t2", "t3", "end")
 
