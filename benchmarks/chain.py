@@ -206,7 +206,7 @@ def system(home: Path, folder: Path, lead_s: float) -> Iterator[dict[str, Any]]:
             "scorer": ["serve", "--port", str(scorer_port)],
         }.items():
             processes[name] = Process(arguments, folder / "logs" / f"{name}.log", environment)
-        wait(lambda: "Airflow: http" in (folder / "logs" / "airflow.log").read_text(), processes, "Airflow", 240)
+        wait(lambda: "Airflow: http" in (folder / "logs" / "airflow.log").read_text(), processes, "Airflow", 400)
         wait(lambda: bool(serving(url)), processes, "the scorer", 120)
         yield found
 
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--days", default=",".join(("good", *days.POISONS)))
     parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--length", type=int, default=24, help="imported days")
-    parser.add_argument("--lead", type=float, default=90, help="seconds at least until the schedule is due")
+    parser.add_argument("--lead", type=float, default=120, help="seconds at least until the schedule is due")
     parser.add_argument("--keep", type=Path, default=None, help="keep the homes here")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

@@ -11,7 +11,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -76,7 +76,7 @@ def _write(file: Path, text: str) -> None:
 
 
 @contextmanager
-def running(home: Path, port: int, patience: float = 180) -> Iterator[list[Child]]:
+def running(home: Path, port: int, patience: float = 300) -> Iterator[list[Child]]:
     """The four processes, healthy; on leaving, all of them and whatever they started are gone.
 
     SeminarError when one ends by itself, or they are not healthy in time.
@@ -108,19 +108,32 @@ def _unhealthy(port: int) -> list[str]:
 
 
 def _stop(children: list[Child]) -> None:
-    """The scheduler first, so that it starts nothing more; then whatever is left of what they started."""
-    family: list[psutil.Process] = []
-    for child in children:
-        try:
-            family += psutil.Process(child.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            continue
-    for child in sorted(children, key=lambda child: "scheduler" not in child.log.name):
+    """The scheduler first, so that it starts nothing more.
+
+    Tasks that run are killed, while Airflow can still be asked: so they note no failure, and are tried again after the next
+    start, from what they had saved.
+    """
+    family = [process for child in children for process in _descendants(child)]
+    for child in sorted(children, key=lambda child: child.log.stem != "scheduler"):
         child.stop()
-    _, left = psutil.wait_procs(family, timeout=5)
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=5)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+def _descendants(child: Child) -> list[psutil.Process]:
+    """What a child has started; a scheduler's workers are killed at once."""
+    try:
+        process = psutil.Process(child.pid)
+        found: list[psutil.Process] = process.children(recursive=True)
+        if child.log.stem == "scheduler":
+            process.terminate()
+            for one in found:
+                one.kill()
+    except psutil.NoSuchProcess:
+        return []
+    return found
 
 
 def serve(home: Path, port: int, out: Output) -> None:

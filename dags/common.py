@@ -67,6 +67,13 @@ def failed(context: Mapping[str, Any]) -> None:
     )
 
 
+class LateRule(RetryRule):
+    """A rule whose exceptions are imported when a task failed, not when the folder is parsed."""
+
+    def __post_init__(self) -> None:
+        return
+
+
 DEFAULTS: dict[str, Any] = {
     "owner": "seminar",
     "on_success_callback": ended,
@@ -80,6 +87,11 @@ DEFAULTS: dict[str, Any] = {
             RetryRule("features.errors.SeminarError", RetryAction.FAIL, reason="The data or the settings are refused"),
             RetryRule(["builtins.FileNotFoundError", "builtins.PermissionError"], RetryAction.FAIL),
             RetryRule(["builtins.OSError", "sqlite3.OperationalError"], RetryAction.RETRY, reason="May pass by itself"),
+            LateRule(
+                ["kafka.errors.KafkaError", "redis.exceptions.RedisError", "airflow.sdk.exceptions.AirflowRuntimeError"],
+                RetryAction.RETRY,
+                reason="A broker, a store or Airflow's own server is away",
+            ),
         ],
         default=RetryAction.FAIL,
     ),
