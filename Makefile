@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT ?= 0
 # Tests wait for brokers and stores much of their time; those of one file share what they have started.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: setup data demo test test-long lint clean
+.PHONY: setup data demo airflow test test-long lint clean
 
 setup: .venv/.ready
 
@@ -26,6 +26,10 @@ data: setup
 
 demo: setup
 	@$(BIN)/seminar demo $(if $(SERVE),--serve $(if $(filter 1,$(SERVE)),8080,$(SERVE)))
+
+# Airflow on this machine, on loopback: its page at http://127.0.0.1:8070, until Ctrl-C.
+airflow: setup
+	@$(BIN)/seminar airflow --run
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ class Bench(StrEnum):
     alignment = "alignment"
     append = "append"
     capacity = "capacity"
+    chain = "chain"
     consume = "consume"
     faults = "faults"
     recall = "recall"

@@ -68,12 +68,20 @@ def status(bootstrap: Bootstrap = None, as_json: Json = False) -> None:
 
 
 @app.command("airflow")
-def airflow_environment() -> None:
-    """Print the variables with which stock `airflow` commands see the DAGs: eval "$(seminar airflow)"."""
+def airflow_environment(
+    run: Annotated[bool, typer.Option("--run", help="Run Airflow here, until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of its page, on loopback.")] = 8070,
+) -> None:
+    """Print the variables with which stock `airflow` commands see the DAGs: eval "$(seminar airflow)". Or run it all."""
     import shlex
 
     from cli.airflow import environment
 
+    if run:
+        from cli.airflow_local import serve
+
+        serve(settings().home, port, Output(False))
+        return
     for name, value in environment(settings().home).items():
         print(f"export {name}={shlex.quote(value)}")
 

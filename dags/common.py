@@ -23,6 +23,7 @@ BUNDLE = Asset("seminar://bundle")
 # One slot: two trainings at once on one machine only slow each other down. Not max_active_runs, which strands asset events.
 TRAINING = "training"
 
+# Of DAGs that assets trigger. Those with a cron have none: with one, a fresh scheduler would at once run for the last tick.
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CUTS = ("t1", "t2", "t3", "end")
 
@@ -66,6 +67,13 @@ def failed(context: Mapping[str, Any]) -> None:
     )
 
 
+class LateRule(RetryRule):  # type: ignore[misc]  # typed as Any
+    """A rule whose exceptions are imported when a task failed, not when the folder is parsed."""
+
+    def __post_init__(self) -> None:
+        return
+
+
 DEFAULTS: dict[str, Any] = {
     "owner": "seminar",
     "on_success_callback": ended,
@@ -79,6 +87,11 @@ DEFAULTS: dict[str, Any] = {
             RetryRule("features.errors.SeminarError", RetryAction.FAIL, reason="The data or the settings are refused"),
             RetryRule(["builtins.FileNotFoundError", "builtins.PermissionError"], RetryAction.FAIL),
             RetryRule(["builtins.OSError", "sqlite3.OperationalError"], RetryAction.RETRY, reason="May pass by itself"),
+            LateRule(
+                ["kafka.errors.KafkaError", "redis.exceptions.RedisError", "airflow.sdk.exceptions.AirflowRuntimeError"],
+                RetryAction.RETRY,
+                reason="A broker, a store or Airflow's own server is away",
+            ),
         ],
         default=RetryAction.FAIL,
     ),

@@ -13,14 +13,13 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.common import DEFAULTS, START, dry_param, online
+from dags.common import DEFAULTS, dry_param, online
 from features.settings import settings
 
 
 @dag(
     "health",
     schedule=CronTriggerTimetable(settings().health, timezone="UTC"),
-    start_date=START,
     catchup=False,
     dagrun_timeout=timedelta(hours=1),
     default_args=DEFAULTS,

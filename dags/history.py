@@ -15,14 +15,13 @@ from typing import Any
 
 from airflow.sdk import CronPartitionTimetable, Param, dag, task
 
-from dags.common import DEFAULTS, HISTORY, START, date_param, dry_param
+from dags.common import DEFAULTS, HISTORY, date_param, dry_param
 from features.settings import settings
 
 
 @dag(
     "history",
     schedule=CronPartitionTimetable(settings().hourly, timezone="UTC", run_offset=-1),
-    start_date=START,
     catchup=False,
     default_args=DEFAULTS,
     doc_md=__doc__,

@@ -14,14 +14,13 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, PokeReturnValue, dag, task
 
-from dags.common import DEFAULTS, LABELS, START, date_param, dry_param, online
+from dags.common import DEFAULTS, LABELS, date_param, dry_param, online
 from features.settings import settings
 
 
 @dag(
     "labels",
     schedule=CronTriggerTimetable(settings().daily, timezone="UTC"),
-    start_date=START,
     catchup=False,
     default_args=DEFAULTS,
     doc_md=__doc__,

@@ -19,6 +19,8 @@ from features.settings import REPOSITORY
 from model.train.lineage import lineage
 from tests.dags import shop
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all of it
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -51,7 +51,11 @@ found = {"errors": bag.import_errors, "heavy": heavy, "dags": {name: described(d
 policy = bag.dags["psu"].tasks[0].retry_policy
 from features.errors import SeminarError
 import sqlite3
+from kafka.errors import NoBrokersAvailable
+from redis.exceptions import ConnectionError as RedisAway
 errors = {
+    "broker": NoBrokersAvailable(),
+    "store": RedisAway(),
     "refused": SeminarError("a", 1, "b", "c"),
     "connection": ConnectionRefusedError(),
     "timeout": TimeoutError(),
@@ -157,7 +161,7 @@ def test_every_task_says_how_it_ended(found: dict[str, Any]) -> None:
 
 def test_refused_data_fail_at_once_and_lost_connections_are_retried(found: dict[str, Any]) -> None:
     retried = {name for name, action in found["retry"].items() if action == "retry"}
-    assert retried == {"connection", "timeout", "locked"}
+    assert retried == {"connection", "timeout", "locked", "broker", "store"}
     assert all(action in ("retry", "fail") for action in found["retry"].values())
     assert all(task["retries"] for dag in found["dags"].values() for task in dag["tasks"].values())
 

@@ -1,0 +1,336 @@
+"""From a day of events to a served version without a hand, and days that must not get there.
+
+    python -m benchmarks.chain --json [--days good,empty,tenfold,...] [--users 24] [--length 24]
+
+A real broker (KAFKA_HOME), consumer, scorer and Airflow (`seminar airflow --run`: LocalExecutor), each a process. For a
+day: a home in which a champion is served, made from `length` imported days; the processes start, `labels` being due at a
+minute that is near; the day is produced to Kafka; nothing is touched any more. A good day is served when the scorer answers
+with another version; a poisoned one has been stopped when a task failed, and the champion must serve on.
+
+chain_s: from the first task of the run that closes the day until the scorer serves the new version; event_to_served_s: from
+the last event, so with the wait for the schedule; parse_s: reading the DAG folder, CPU, in a process that has Airflow;
+tasks: that ended in the good day's runs.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.consume import machine
+from benchmarks.harness import days, kafka_broker
+from benchmarks.harness.kafka_broker import KafkaBroker, free_ports
+from features import journal, quality
+from features.children import die_with_parent
+from features.settings import REPOSITORY
+
+NEVER = "0 0 1 1 *"
+SETTINGS = """[model]
+dim = 32
+heads = 2
+retrieved = 8
+recent = 8
+encoder = "hashing"
+
+[train]
+psu_epochs = 1
+ctr_epochs = 2
+eval_targets = 100
+lr = 0.01
+table_lr = 0.03
+
+[ctr]
+baselines = []
+
+[release]
+margin = 0.2  # of 24 users the paired interval is wide
+events = 0.4
+calibration = 0.6
+latency_ms = 2000.0
+"""
+PARSE = """
+import sys, time
+from pathlib import Path
+from cli import airflow
+
+airflow.prepare(Path(sys.argv[1]))
+from airflow.dag_processing.dagbag import BundleDagBag
+
+begin = time.process_time()
+bag = BundleDagBag(airflow.DAGS, bundle_path=airflow.DAGS, bundle_name="dags-folder")
+assert not bag.import_errors and len(bag.dags) == 6
+print(time.process_time() - begin)
+"""
+
+
+class Process:
+    """A `seminar` command; stopped with SIGTERM."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        with log.open("ab") as stream:
+            command = [sys.executable, "-W", "ignore", "-m", "cli.main", *arguments]
+            self._process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    def check(self) -> None:
+        """RuntimeError when it has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.log.stem} ended: {self.log.read_text()[-2000:]}")
+
+    def family(self) -> list[psutil.Process]:
+        """It and all that it started."""
+        try:
+            process = psutil.Process(self._process.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(90)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def yesterday() -> int:
+    """Its first ms (UTC)."""
+    now = int(time.time() * 1000)
+    return now - now % days.DAY_MS - days.DAY_MS
+
+
+def base(home: Path, length: int, users: int) -> str:
+    """A home with `length` days before yesterday and a champion trained on them; its version."""
+    os.environ["SEMINAR_HOME"] = str(home)
+    home.mkdir(parents=True)
+    (home / "settings.toml").write_text(SETTINGS)
+    import tomllib
+
+    from features.compaction import compact
+    from features.history import read_sequences
+    from features.online import Online
+    from features.repository import apply
+    from model.config import Config, Windows
+    from model.train.codebooks import build
+    from model.train.ctr import finetune
+    from model.train.evaluate import evaluate
+    from model.train.export import export
+    from model.train.psu import pretrain
+    from model.train.release import promote
+    from streaming.deadletters import FileSink
+    from streaming.importer import import_events
+
+    apply()
+    online, sink, first = Online(), FileSink(home), yesterday() - length * days.DAY_MS
+    import_events("items", days.catalogue(first), online, home, sink)
+    past = [event for i in range(length) for event in days.day(first + i * days.DAY_MS, users)]
+    import_events("past", past, online, home, sink)
+    version = compact(home)["version"]
+    config = Config.load({k: v for k, v in tomllib.loads(SETTINGS).items() if k in ("model", "train")})
+    windows = Windows.from_history(read_sequences(home, version=version))
+    told: dict[str, Any] = {"windows": windows, "config": config, "history": version}
+    psu = pretrain(home, **told)["version"]
+    books = build(home, psu=psu, **told)["version"]
+    tuned = finetune(home, psu=psu, **told)["checkpoint"]
+    metrics = evaluate(home, checkpoints={"seminar": tuned}, **told)
+    bundle: str = export(home, checkpoint_folder=tuned, codebooks=books, metrics=metrics, **told)["version"]
+    promote(home, bundle=bundle)
+    return bundle
+
+
+def due(now: datetime, least: timedelta) -> datetime:
+    """The first whole minute that is at least so far away."""
+    return (now + least + timedelta(minutes=1)).replace(second=0, microsecond=0)
+
+
+@contextlib.contextmanager
+def system(home: Path, folder: Path, lead_s: float) -> Iterator[dict[str, Any]]:
+    """Broker, consumer, scorer and Airflow on a home; what a scenario needs of them. All are gone afterwards."""
+    with ExitStack() as stack:
+        bootstrap = stack.enter_context(KafkaBroker(folder / "kafka")).bootstrap
+        from streaming import topics
+
+        topics.apply(bootstrap)
+        scorer_port, airflow_port = free_ports(2)
+        url, when = f"http://127.0.0.1:{scorer_port}", due(datetime.now(UTC), timedelta(seconds=lead_s))
+        before = when - timedelta(minutes=1)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
+            "SEMINAR_HOME": str(home),
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "SEMINAR_SCORERS": url,
+            "SEMINAR_HOURLY": f"{before.minute} {before.hour} * * *",
+            "SEMINAR_DAILY": f"{when.minute} {when.hour} * * *",
+            "SEMINAR_HEALTH": NEVER,
+        }
+        processes: dict[str, Process] = {}
+        found: dict[str, Any] = {"url": url, "bootstrap": bootstrap, "due": when, "processes": processes}
+
+        def stop() -> None:
+            family = [process for one in processes.values() for process in one.family()]
+            for name in ("airflow", "consumer", "scorer"):
+                if name in processes:
+                    processes[name].stop()
+            found["left"] = sum(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+        stack.callback(stop)
+        for name, arguments in {
+            "airflow": ["airflow", "--run", "--port", str(airflow_port)],
+            "consumer": ["consume", "--bootstrap", bootstrap],
+            "scorer": ["serve", "--port", str(scorer_port)],
+        }.items():
+            processes[name] = Process(arguments, folder / "logs" / f"{name}.log", environment)
+        wait(lambda: "Airflow: http" in (folder / "logs" / "airflow.log").read_text(), processes, "Airflow", 400)
+        wait(lambda: bool(serving(url)), processes, "the scorer", 120)
+        yield found
+
+
+def wait(done: Callable[[], bool], processes: dict[str, Process], what: str, patience: float) -> None:
+    """Wait until something holds; RuntimeError when a process ends or it takes too long."""
+    deadline = time.monotonic() + patience
+    while not done():
+        for process in processes.values():
+            process.check()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {patience:.0f} s for {what}")
+        time.sleep(0.5)
+
+
+def serving(url: str) -> str | None:
+    """The version that the scorer serves."""
+    try:
+        answer = httpx.get(f"{url}/v2/health/ready", timeout=5)
+        version: str | None = answer.json().get("model_version") if answer.status_code == 200 else None
+    except (httpx.HTTPError, ValueError):
+        return None
+    return version
+
+
+def scenario(name: str, base_home: Path, folder: Path, champion: str, users: int, lead_s: float) -> dict[str, Any]:
+    """One day: what it led to."""
+    from features.repository import apply
+    from streaming import consumer
+    from streaming.producer import Producer
+
+    home = folder / "home"
+    shutil.copytree(base_home, home, ignore=shutil.ignore_patterns("registry.db", "feature_store.yaml"))
+    os.environ["SEMINAR_HOME"] = str(home)
+    apply()
+    good = name == "good"
+    with system(home, folder, lead_s) as found:
+        processes = found["processes"]
+        events = days.day(yesterday(), users, "" if good else name)
+        with Producer(found["bootstrap"], days.SOURCE) as producer:
+            for event in events:
+                producer.send(event)
+        produced = time.time()
+        wait(lambda: not any(consumer.lag(found["bootstrap"]).values()), processes, "the consumer", 120)
+        if datetime.now(UTC) >= found["due"]:
+            raise RuntimeError("the machine was too slow for the schedule: give a larger --lead")
+
+        def failed() -> list[dict[str, Any]]:
+            return [x for x in journal.lines(home) if x["state"] == "failed"]
+
+        def over() -> bool:
+            if serving(found["url"]) not in (None, champion):
+                return True
+            closing = [run for run in journal.runs(home) if run["dag"] in ("labels", "psu", "codebooks", "ctr")]
+            return any(run["state"] == "failed" for run in closing)
+
+        wait(over, processes, "a new version or a refusal", 900)
+        now = time.time()
+        time.sleep(0 if good else 10)  # nothing may come after the refusal either
+        wait(lambda: bool(serving(found["url"])), processes, "the scorer", 30)
+        version = serving(found["url"])
+        if good and version != champion:  # the last task notes that it confirmed the release
+            wait(lambda: any(x["task"] == "confirm" for x in journal.lines(home)), processes, "the confirmation", 120)
+        lines = journal.lines(home)
+        begun = min((datetime.fromisoformat(x["begun"]).timestamp() for x in lines if x["dag"] == "labels"), default=None)
+        result = {
+            "day": name,
+            "events": len(events),
+            "champion": champion,
+            "served": version,
+            "new_version_served": version != champion,
+            "stopped_by": sorted({f"{x['dag']}.{x['task']}" for x in failed()}),
+            "why": [x["error"] for x in failed()][:1],
+            "tasks": len(lines),
+            "runs": sorted({x["dag"] for x in lines}),
+            "chain_s": round(now - begun, 1) if begun else None,
+            "event_to_served_s": round(now - produced, 1),
+            "refused_dates": quality.refused(home),
+        }
+    return result | {"left_processes": found["left"]}
+
+
+def parse_s(folder: Path) -> float:
+    """CPU seconds to read the DAG folder."""
+    command = [sys.executable, "-W", "ignore", "-c", PARSE, str(folder)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {"PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(run.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Run the days and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", default=",".join(("good", *days.POISONS)))
+    parser.add_argument("--users", type=int, default=24)
+    parser.add_argument("--length", type=int, default=24, help="imported days")
+    parser.add_argument("--lead", type=float, default=120, help="seconds at least until the schedule is due")
+    parser.add_argument("--keep", type=Path, default=None, help="keep the homes here")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if why := kafka_broker.why_not():
+        sys.exit(f"chain: needs a broker: {why}")
+    with ExitStack() as stack:
+        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        champion = base(folder / "base", given.length, given.users)
+        found = []
+        for name in given.days.split(","):
+            (folder / name).mkdir(parents=True)
+            found.append(scenario(name, folder / "base", folder / name, champion, given.users, given.lead))
+            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        good = next((x for x in found if x["day"] == "good"), None)
+        poisoned = [x for x in found if x["day"] != "good"]
+        result = {
+            "good_day_served": bool(good and good["new_version_served"]),
+            "poisoned_day_served": any(x["new_version_served"] for x in poisoned),
+            "chain_s": good and good["chain_s"],
+            "parse_s": round(parse_s(folder / "parse"), 3),
+            "tasks": good and good["tasks"],
+            "days": found,
+            "sizes": {"users": given.users, "imported_days": given.length, "events_of_a_day": good and good["events"]},
+            "machine": machine(),
+        }
+    print(json.dumps(result) if given.json else json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
