@@ -256,8 +256,11 @@ function stream({ stream: found }) {
 }
 
 function letters({ letters: found }) {
-  return told(found, "This process was started without a look at dead letters.", (one) =>
-    one.count
+  return told(found, "This process was started without a look at dead letters.", (one) => [
+    ...(one.missing
+      ? [h("p", { className: "faint" }, `Of imports only, those of the stream are in Kafka. Broker: ${one.missing}.`)]
+      : []),
+    ...(one.count
       ? [
           h("p", {}, `${words(one.count)} messages were refused. By reason:`),
           table(
@@ -270,8 +273,8 @@ function letters({ letters: found }) {
             one.newest.slice(0, 50).map((row) => [row.origin, row.field, row.value.slice(0, 80), row.reason]),
           ),
         ]
-      : empty("None: every message was a valid event."),
-  );
+      : [empty(one.missing ? "None of imports." : "None: every message was a valid event.")]),
+  ]);
 }
 
 function parity() {
