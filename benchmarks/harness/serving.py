@@ -91,6 +91,10 @@ class Server:
         """The worker processes."""
         return list(psutil.Process(self.pid).children())
 
+    def cpu(self) -> float:
+        """Seconds of processor time of the workers so far."""
+        return sum(sum(worker.cpu_times()[:2]) for worker in self.workers())
+
     def check(self) -> None:
         """SeminarError with the log's end when the server has ended."""
         if self._process.poll() is not None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from features.errors import SeminarError
@@ -31,15 +31,13 @@ from model.serve.transport import BodyLimits
 log = logging.getLogger(__name__)
 DEADLINE = "X-Deadline-Ms"
 Deadline = Annotated[
-    int | None,
+    int,
     Header(alias=DEADLINE, ge=1, le=int(MOST_DEADLINE_S * 1000), description="How long (ms) whoever asks will wait"),
 ]
 
 
-class Json(Response):
+class Json(JSONResponse):
     """An answer that is encoded as it is."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Bytes."""
@@ -75,11 +73,11 @@ def create_app(
         },
         dependencies=[Depends(needs("score"))],
     )
-    async def score(request: Request, deadline: Deadline = None) -> Response:
+    async def score(request: Request, deadline: Deadline = int(service.limits.deadline * 1000)) -> Response:
         """Rates in the order given; null with a reason for what cannot be scored."""
         asked = await _asked(request, service)
-        allowed = service.limits.deadline if deadline is None else deadline / 1000
-        return Json(await app.state.admission.run(lambda: service.score(asked), time.monotonic() + allowed))
+        end = time.monotonic() + deadline / 1000
+        return Json(await app.state.admission.run(lambda: service.score(asked), end))
 
     @app.get(
         "/v1/users/{user:path}/sequence",  # an id may hold slashes
