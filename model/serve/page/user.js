@@ -65,7 +65,7 @@ export async function show(content, user) {
     const mine = ++turn;
     const chosen = await ask("/inspect/v1/events", {
       user,
-      since: Math.floor(since),
+      since: Math.max(0, Math.floor(since)),
       until: Math.ceil(until),
       limit: ROWS,
     }).catch((error) => error);
