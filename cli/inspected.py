@@ -6,6 +6,7 @@ from features.errors import SeminarError
 from features.online import Online
 from features.settings import settings
 
+UNNAMED = "none is named (KAFKA_BOOTSTRAP_SERVERS)"
 LETTERS = 200
 """Dead letters that are shown, the newest of each place."""
 
@@ -16,9 +17,7 @@ def stream() -> dict[str, Any]:
 
     home, bootstrap = settings().home, settings().bootstrap_servers
     if bootstrap is None:
-        return look(Online(), home, None) | {
-            "broker": "none is named (KAFKA_BOOTSTRAP_SERVERS): lag is as members last said"
-        }
+        return look(Online(), home, None) | {"broker": f"{UNNAMED}: lag is as members last said"}
     try:
         return look(Online(), home, bootstrap) | {"broker": bootstrap}
     except SeminarError as away:
@@ -26,17 +25,24 @@ def stream() -> dict[str, Any]:
 
 
 def letters() -> dict[str, Any]:
-    """The newest dead letters of imports and of the stream, and how often each reason comes among all."""
+    """The newest dead letters of imports and of the stream, and how often each reason comes among all.
+
+    missing: why those of the stream, which are in Kafka, are not among them; null where they are.
+    """
     from collections import Counter
 
     from streaming.deadletters import letters_in_file, letters_in_kafka
 
     bootstrap = settings().bootstrap_servers
-    found = [*letters_in_file(settings().home), *(letters_in_kafka(bootstrap) if bootstrap else ())]
+    found, away = letters_in_file(settings().home), None if bootstrap else UNNAMED
+    try:
+        found += letters_in_kafka(bootstrap) if bootstrap else []
+    except SeminarError as error:
+        away = str(error)
     reasons = Counter((x.field, x.reason) for x in found)
     rows = [{name: x.as_dict()[name] for name in ("origin", "field", "value", "reason")} for x in found[-LETTERS:]]
     counted = [{"field": field, "reason": reason, "count": n} for (field, reason), n in reasons.most_common(50)]
-    return {"count": len(found), "reasons": counted, "newest": rows[::-1]}
+    return {"count": len(found), "reasons": counted, "newest": rows[::-1], "missing": away}
 
 
 OUTSIDE = {"stream": stream, "letters": letters}

@@ -26,6 +26,7 @@ from features import parity
 from features.errors import SeminarError
 from features.record import entity_id
 from model.serve import health, timelines
+from model.serve.answers import Key
 from model.serve.catalogue import Catalogue
 from model.serve.keys import needs
 from model.serve.refusals import Refused, documented
@@ -44,6 +45,7 @@ HEADERS = {
 Look = Callable[[], Any]
 """Tells one section of the health: its facts, or an exception that says why not."""
 User = Annotated[str, Query(min_length=1, max_length=256)]
+Moment = Annotated[int, Query(ge=0, le=1 << 53, description="ms since 1970")]
 
 
 def page() -> APIRouter:
@@ -94,7 +96,7 @@ def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
         return Response(msgspec.json.encode(found), media_type="application/json")  # columns of 100,000: encoded once
 
     @router.get("/events")
-    def events(user: User, since: int, until: int, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Any:
+    def events(user: User, since: Moment, until: Moment, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Any:
         """Behaviours of a user with since <= time (ms) <= until, named, the newest first."""
         return timelines.events(service.store.online, sequence(user)[0], since, until, limit)
 
@@ -110,7 +112,7 @@ def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
         return catalogue.find(words, limit, bundle.items if bundle else None)
 
     @router.post("/named")
-    def named(items: Annotated[list[str], Body(max_length=1000)]) -> Any:
+    def named(items: Annotated[list[Key], Body(max_length=1000)]) -> Any:
         """Titles by item id, of those that the online store knows."""
         rows = service.store.online.items([entity_id(item) for item in items])
         return {item: row["title"] for item, row in zip(items, rows, strict=True) if row}

@@ -17,13 +17,24 @@ export function plot(holder, options, data) {
   };
   requestAnimationFrame(draw);
   dark.addEventListener("change", () => holder.isConnected && draw());
-  new ResizeObserver(() => holder.chart?.setSize({ width: Math.max(holder.clientWidth, 240), height: holder.chart.height })).observe(holder);
+  new ResizeObserver(() =>
+    holder.chart?.setSize({ width: Math.max(holder.clientWidth, 240), height: holder.chart.height }),
+  ).observe(holder);
   return holder;
 }
 
 export function axis(label, more = {}) {
   const line = { stroke: colour("line"), width: 1 };
-  return { label: label || null, stroke: colour("faint"), grid: line, ticks: line, labelSize: 20, font: "12px system-ui", labelFont: "12px system-ui", ...more };
+  return {
+    label: label || null,
+    stroke: colour("faint"),
+    grid: line,
+    ticks: line,
+    labelSize: 20,
+    font: "12px system-ui",
+    labelFont: "12px system-ui",
+    ...more,
+  };
 }
 
 export const utc = { ms: 1, tzDate: (ms) => uPlot.tzDate(new Date(ms), "Etc/UTC") };
@@ -37,12 +48,23 @@ export function lines({ x, y, series, whole = false, diagonal = false }) {
   const places = [...new Set(series.flatMap((one) => one.points.map(([at]) => at)))].sort((a, b) => a - b);
   const columns = series.map((one) => places.map((at) => one.points.find(([place]) => place === at)?.[1] ?? null));
   if (diagonal) columns.push(places);
-  const drawn = () => series.map((one, i) => ({ label: one.name, stroke: colour(COLOURS[i % COLOURS.length]), width: 2, spanGaps: true, points: { show: true, size: 6 } }));
+  const drawn = () =>
+    series.map((one, i) => ({
+      label: one.name,
+      stroke: colour(COLOURS[i % COLOURS.length]),
+      width: 2,
+      spanGaps: true,
+      points: { show: true, size: 6 },
+    }));
   const options = () => ({
     scales: { x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) } },
     axes: [axis(x, whole ? { incrs: [1, 2, 5, 10, 20, 50, 100] } : {}), axis(y, { size: 56 })],
     legend: { show: series.length > 1 },
-    series: [{ label: x }, ...drawn(), ...(diagonal ? [{ label: "perfect", stroke: colour("faint"), dash: [5, 5], points: { show: false } }] : [])],
+    series: [
+      { label: x },
+      ...drawn(),
+      ...(diagonal ? [{ label: "perfect", stroke: colour("faint"), dash: [5, 5], points: { show: false } }] : []),
+    ],
   });
   return plot(holder, options, () => [places, ...columns]);
 }

@@ -152,6 +152,7 @@ def test_health_says_what_is_there_and_what_is_away(served: Served, trained: Tra
     assert 0 <= found["codes"]["items"]["error"] < 1.5
     assert sum(found["codes"]["queries"]["by_use"]) == found["codes"]["queries"]["n"] * found["codes"]["queries"]["bytes"]
     assert found["letters"]["reasons"] == [{"field": "user_id", "reason": "is missing", "count": 1}]
+    assert "none is named" in found["letters"]["missing"]
     (run,) = found["dags"]
     assert (run["dag"], run["state"], run["failed"]) == ("codebooks", "failed", ["build: <u>no</u> PSU"])
     assert "none is named" in found["stream"]["broker"]
