@@ -164,7 +164,8 @@ def promote(
     from features.checks import missed
     from features.history import read_sequences
     from features.online import Online
-    from features.publish import current, path
+    from features.publish import current, path, verify
+    from model import bundle as bundles
     from model.config import Config, Windows
     from model.serve.smoke import smoke
     from model.train import checkpoint, release
@@ -174,6 +175,8 @@ def promote(
 
     out, home = Output(as_json), settings().home
     folder, champion, compared = path(home / "bundles", bundle), current(home / "bundles"), None
+    verify(folder)
+    bundles.load(folder)  # what is wrong with the bundle itself comes first
     mine = checkpoint_of(home, bundle)
     if champion not in (None, bundle) and mine is not None:
         facts = checkpoint.read(mine).facts

@@ -111,7 +111,7 @@ TABLE: list[tuple[str, list[str], str, str, str]] = [
     ("shop", ["trace", "no-such-event"], "event", "no-such-event", "compare"),
     ("shop", ["lineage"], "bundle", "", "promote one"),
     ("shop", ["history", "accept", "new-year", "--reason", "a holiday"], "date", "new-year", "2026-01-31"),
-    ("shop", ["keys", "web-shop"], "SEMINAR_API_KEYS", "", "name a file"),
+    ("shop", ["keys", "web-shop"], "SEMINAR_API_KEYS", "", "it is made"),
     ("shop", ["serve", "--host", "0.0.0.0", "--port", "0"], "host", "0.0.0.0", "seminar keys"),
     # -- the wrong path
     ("file", ["apply"], "path", "file", "SEMINAR_HOME"),
@@ -144,7 +144,7 @@ TABLE: list[tuple[str, list[str], str, str, str]] = [
     ),
     # -- the wrong address
     ("applied", ["topics", "plan", "--bootstrap", "127.0.0.1:kafka"], "KAFKA_BOOTSTRAP_SERVERS", ":kafka", "host:port"),
-    ("applied", ["serve", "--host", "no.such.host.invalid", "--port", "0"], "port", "no.such.host", "--host"),
+    ("applied", ["serve", "--host", "no.such.host.invalid", "--port", "0"], "host", "no.such.host", "--host"),
 ]
 
 
