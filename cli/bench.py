@@ -21,6 +21,7 @@ class Bench(StrEnum):
     consume = "consume"
     faults = "faults"
     recall = "recall"
+    score = "score"
     search = "search"
     train = "train"
 

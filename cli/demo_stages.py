@@ -161,7 +161,8 @@ def score(
     user, query = users[0], asked[users[0]]
     best = [s["item"] for s in ranked(client.score(user, catalogue.candidates(query, CANDIDATES), query, now), CANDIDATES)]
     answer = client.score(user, best, query, now, explain=True)
-    show_explanation(out, answer["explain"])
+    explained = answer["explanations"][0]
+    show_explanation(out, explained)
     took = latency(client, [*users, *data.users[:50]], best, query, REQUESTS)
     out.line(f"{REQUESTS} requests of {len(best)} candidates: p50 {took['http']['p50_ms']:.1f} ms over HTTP")
     mine = [e for e in coming if e.key == user][:20]
@@ -176,7 +177,6 @@ def score(
     after = client.score(user, [followed], query, later)
     rates = [x["scores"][0]["rate"] for x in (before, after)]
     out.line(f"{len(mine)} more events of user {user}: rate of {followed} {rates[0]:.5f} -> {rates[1]:.5f}, no restart")
-    explained = answer["explain"]
     return {
         "latency": took,
         "requests": REQUESTS,
@@ -195,7 +195,7 @@ def score(
                     "age_s": b["age_s"],
                     "attention": b["attention"],
                 }
-                for b in explained.get("behaviours", ())
+                for b in explained["behaviours"]
             ],
         },
         "change": {
@@ -206,7 +206,7 @@ def score(
             "after": rates[1],
             "events": len(mine),
         },
-        "answer": {**answer, "scores": answer["scores"][:5], "explain": None},
+        "answer": {**answer, "scores": answer["scores"][:5], "explanations": None},
     }
 
 

@@ -1,7 +1,6 @@
 """The `seminar` command: verbs only. Each calls one function of a package; imports wait until a verb needs them."""
 
 import errno
-import logging
 import os
 import sqlite3
 import sys
@@ -10,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from cli import bench, histories, judging, repairs, streams, training
-from cli.options import Bootstrap, moment
+from cli import bench, histories, judging, repairs, serving, streams, training
+from cli.options import Bootstrap
 from cli.output import Json, Output, fail
 from features.errors import SeminarError
 from features.settings import settings
@@ -23,6 +22,7 @@ app.add_typer(repairs.app)
 app.add_typer(bench.app)
 app.add_typer(training.app)
 app.add_typer(judging.app)
+app.add_typer(serving.app)
 
 
 @app.command()
@@ -46,38 +46,6 @@ def demo(
     from cli.demo import run
 
     run(Output(as_json), households)
-
-
-@app.command()
-def score(
-    user: Annotated[str, typer.Option(help="Whose history.")],
-    candidates: Annotated[str, typer.Option(help="Item ids, separated by commas.")],
-    query: Annotated[str | None, typer.Option(help="What the user searches for.")] = None,
-    time: Annotated[str | None, typer.Option(help="When (RFC 3339); now if absent.")] = None,
-    explain: Annotated[bool, typer.Option(help="Which past behaviours the first candidate retrieved.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Score candidates in this process with the promoted bundle, as `seminar serve` would."""
-    from cli.scoring import show, show_explanation
-    from features.online import Online
-    from model.serve.swap import Swap
-
-    swap = Swap(settings().bundles, online := Online())
-    swap.look()
-    keys = [key for key in candidates.split(",") if key]
-    if not keys:
-        raise SeminarError("candidates", candidates, "names no item", "separate item ids by commas")
-    from features.record import entity_id
-
-    answer = swap.scorer().score(user, keys, query=query, time_ms=moment(time), explain=explain).as_dict()
-    rows = online.items([entity_id(key) for key in keys])
-    out = Output(as_json)
-    show(out, answer, {key: row["title"] or "" for key, row in zip(keys, rows, strict=True) if row}, query)
-    for reason in answer["degraded"]:
-        out.line(f"degraded: {reason}")
-    if explain:
-        show_explanation(out, answer["explain"])
-    out.result(answer)
 
 
 @app.command()
@@ -110,18 +78,6 @@ def airflow_environment(
         return
     for name, value in environment(settings().home).items():
         print(f"export {name}={shlex.quote(value)}")
-
-
-@app.command()
-def serve(
-    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to bind.")] = 8080,
-) -> None:
-    """Answer click-through rates over HTTP with the promoted bundle."""
-    from model.serve import http
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    http.serve(host, port)
 
 
 def disk_full(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -10,32 +9,35 @@ from cli.output import Output
 from features.history import read_items
 from features.record import query_text, unsigned
 from features.settings import settings
+from model.serve.answers import Behaviour, Explanation, Score, ScoreAnswer
 from model.serve.client import Client
 
 
-def ranked(answer: dict[str, Any], most: int = 5) -> list[dict[str, Any]]:
+def ranked(answer: ScoreAnswer, most: int = 5) -> list[Score]:
     """The best scores of an answer."""
     known = [score for score in answer["scores"] if score["rate"] is not None]
-    return sorted(known, key=lambda score: -score["rate"])[:most]
+    return sorted(known, key=lambda score: -(score["rate"] or 0.0))[:most]
 
 
-def show(out: Output, answer: dict[str, Any], titles: dict[str, str], query: str | None) -> None:
+def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | None) -> None:
     """Print an answer's best candidates."""
     sequence = answer["sequence"]
     asked = f"query {query!r}" if query else "no query"
     out.line(f"user {answer['user']}, {asked}, {sequence['length']:,} behaviours, model {answer['model_version']}")
     out.table(
         ["rate", "item", "title"],
-        [(f"{100 * s['rate']:.2f} %", s["item"], titles.get(s["item"], "")) for s in ranked(answer)],
+        [(f"{100 * (s['rate'] or 0.0):.2f} %", s["item"], titles.get(s["item"], "")) for s in ranked(answer)],
     )
 
 
-def show_explanation(out: Output, explained: dict[str, Any], most: int = 8) -> None:
-    """Print which past behaviours the first candidate retrieved."""
+def show_explanation(out: Output, explained: Explanation, most: int = 8) -> None:
+    """Print which past behaviours a candidate retrieved."""
     if "error" in explained:
         out.line(f"no explanation: {explained['error']}")
         return
-    out.line(f"why {explained['candidate']}: {explained['retrieved']} behaviours retrieved, the heaviest are")
+    rates = " and ".join("none" if x is None else f"{100 * x:.2f} %" for x in (explained["rate"], explained["rate_without"]))
+    retrieved = f"{explained['retrieved']} behaviours retrieved, with and without which the rate is {rates}"
+    out.line(f"why {explained['candidate']}: {retrieved}; the heaviest are")
     out.table(
         ["attention", "days ago", "kind", "what"],
         [
@@ -45,7 +47,7 @@ def show_explanation(out: Output, explained: dict[str, Any], most: int = 8) -> N
     )
 
 
-def named(behaviour: dict[str, Any]) -> str:
+def named(behaviour: Behaviour) -> str:
     """A behaviour in words."""
     if behaviour["kind"] == "search":
         return repr(behaviour["query"])

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from feast import FeatureView
+from feast.errors import FeatureServiceNotFoundException
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from features.errors import SeminarError
 from features.record import RECORD, Records, decode, encode, signed
 from features.repository import open_store
 
@@ -30,8 +32,17 @@ class Online:
         self._config = store.config
         self._provider = store._get_provider()
         self._store: Any = self._provider.online_store
+        self._feast = store
         names = (SEQUENCE, ITEM, QUERY, STATE)
         self._views: dict[str, FeatureView] = {name: store.get_feature_view(name) for name in names}
+
+    def service(self, name: str) -> list[str]:
+        """The views of a registered feature service; SeminarError where there is none."""
+        try:
+            found = self._feast.get_feature_service(name)
+        except FeatureServiceNotFoundException:
+            raise SeminarError("feature service", name, "is not registered", "run `seminar apply`") from None
+        return [projection.name for projection in found.feature_view_projections]
 
     def append(self, deltas: Mapping[str, Records], fences: Mapping[str, int] | None = None) -> None:
         """Add records [n] to each user's set; one atomic step a user, all or nothing where the store can.

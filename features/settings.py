@@ -3,6 +3,7 @@
 `SEMINAR_HOME` (default `./var`)       everything written lies below it
 `KAFKA_BOOTSTRAP_SERVERS`              the brokers; unset where a command starts an embedded one
 `SEMINAR_KAFKA_CONFIG`                 a YAML file of kafka-python's client settings (TLS, SASL, ...); none by default
+`SEMINAR_API_KEYS`                     a file of API keys (model.serve.keys); none: the service listens on loopback only
 `SEMINAR_ONLINE_STORE`                 a YAML file whose `online_store` replaces that of feature_store.yaml
 `SEMINAR_SCORERS`                      addresses of the scorers, separated by commas, that a release is confirmed by
 `SEMINAR_ALERT_URL`                    where alerts are posted to, as JSON; none by default: they are in `alerts.jsonl` alone
@@ -35,6 +36,7 @@ class Settings:
     bootstrap_servers: str | None
     kafka_config: Path | None
     online_store: Path | None
+    api_keys: Path | None = None
     scorers: tuple[str, ...] = ()
     alert_url: str | None = None
     hourly: str = "0 * * * *"
@@ -84,6 +86,7 @@ def settings() -> Settings:
         bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         kafka_config=_path("SEMINAR_KAFKA_CONFIG"),
         online_store=_path("SEMINAR_ONLINE_STORE"),
+        api_keys=_path("SEMINAR_API_KEYS"),
         scorers=tuple(filter(None, (x.strip().rstrip("/") for x in os.environ.get("SEMINAR_SCORERS", "").split(",")))),
         alert_url=os.environ.get("SEMINAR_ALERT_URL") or None,
         **{name: value for name in ("hourly", "daily", "health") if (value := os.environ.get(f"SEMINAR_{name.upper()}"))},

@@ -4,7 +4,10 @@
     weights.safetensors    the click model
     items.{ids,starts,parts,cells,codes,bias,popularity,types}.npy   the catalogue, encoded; mapped, shared between processes
     queries.{...}.npy      the known queries
+    types.npz              what items are, and how popular each type is
     codebooks.npz          coarse cells and product quantisers of the parts
+    vocabulary.npy         the id table's row of each item row; only explanations read it
+    golden.npz             requests with the rates that training gives them (model.golden)
     MODEL_CARD.md          for people
 
 Row 0 of the tables stands for "none"; the ids (sorted) belong to rows 1 and on.
@@ -21,6 +24,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
+from features.record import entity_id
+from model.golden import Golden
 from model.nn.click import ClickModel
 from model.nn.spec import Spec
 from model.search.codebooks import Codebooks
@@ -29,6 +34,7 @@ from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
 FORMAT = 4
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
+VOCABULARY, TYPES = "vocabulary.npy", "types.npz"
 FEATURE_SERVICE = "ctr_v1"
 
 
@@ -36,7 +42,7 @@ FEATURE_SERVICE = "ctr_v1"
 class Table:
     """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
     codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 5] as of the export (model.nn.features);
-    types [n + 1]: hashes of what an item is (0: not known)."""
+    types [n + 1]: what each is, as a number (`Types`; 0: not known)."""
 
     ids: NDArray[np.uint64]
     starts: NDArray[np.int32]
@@ -45,12 +51,10 @@ class Table:
     codes: Codes
     bias: Floats
     popularity: Floats
-    types: NDArray[np.uint64]
+    types: Rows
 
     @classmethod
-    def of(
-        cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats, types: NDArray[np.uint64]
-    ) -> "Table":
+    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats, types: Rows) -> "Table":
         """The table of encoded entities."""
         return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity, types)
 
@@ -65,6 +69,20 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Types:
+    """What items are: hashes [y] of the names, sorted, type j + 1 having hashes[j]; popularity [y + 1] of each type."""
+
+    hashes: NDArray[np.uint64]
+    popularity: Floats
+
+    def number(self, name: str | None) -> int:
+        """The type of this name; 0 for one that is not known."""
+        wanted = np.uint64(entity_id(name)) if name else np.uint64(0)
+        at = int(np.searchsorted(self.hashes, wanted))
+        return at + 1 if name and at < len(self.hashes) and self.hashes[at] == wanted else 0
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A loaded bundle; the tables are mapped, not read."""
 
@@ -75,17 +93,34 @@ class Bundle:
     items: Table
     queries: Table
     codebooks: Codebooks
+    types: Types
+    vocabulary: NDArray[np.int64] | None = None
+    golden: Golden | None = None
 
 
 def write(
-    folder: Path, spec: Spec, model: ClickModel, items: Table, queries: Table, codebooks: Codebooks, manifest: dict[str, Any]
+    folder: Path,
+    spec: Spec,
+    model: ClickModel,
+    items: Table,
+    queries: Table,
+    codebooks: Codebooks,
+    types: Types,
+    manifest: dict[str, Any],
+    vocabulary: NDArray[np.int64] | None = None,
+    golden: Golden | None = None,
 ) -> None:
-    """Write a bundle into a folder (to be published: features.publish)."""
+    """Write a bundle into a folder (to be published: features.publish). vocabulary [n + 1]: id-table rows of item rows."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
     for name, table in (("items", items), ("queries", queries)):
         for field in dataclasses.fields(Table):
             np.save(folder / f"{name}.{field.name}.npy", getattr(table, field.name))
     codebooks.save(folder)
+    np.savez(folder / TYPES, allow_pickle=False, **vars(types))
+    if vocabulary is not None:
+        np.save(folder / VOCABULARY, vocabulary)
+    if golden is not None:
+        golden.save(folder)
     whole = {"format": FORMAT, "feature_service": FEATURE_SERVICE, "spec": dataclasses.asdict(spec), **manifest}
     (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=str))
     (folder / CARD).write_text(card(whole))
@@ -102,13 +137,18 @@ def load(folder: Path) -> Bundle:
             raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(load_file(folder / WEIGHTS), assign=True)  # the file's own pages: processes share them
     items, queries = _table(folder, "items"), _table(folder, "queries")
     for name, table in (("items", items), ("queries", queries)):
         lengths = {len(table.parts), len(table.cells), len(table.codes), len(table.bias)}
         if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
-    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, Codebooks.load(folder))
+    known = folder / VOCABULARY
+    vocabulary = np.load(known, mmap_mode="r") if known.exists() else None
+    with np.load(folder / TYPES) as stored:
+        types = Types(stored["hashes"], stored["popularity"])
+    books, golden = Codebooks.load(folder), Golden.load(folder)
+    return Bundle(folder.name, manifest, spec, model.eval(), items, queries, books, types, vocabulary, golden)
 
 
 def _table(folder: Path, name: str) -> Table:

@@ -5,7 +5,8 @@
 3. The user's row is replaced by the fence, atomically.
 4. Rows go from every file of history, pinned versions too.
 5. Query texts that only this user issued go, while no batch is applied.
-6. Dead letters of the user are taken back. 7. The online store's own files are purged.
+6. Dead letters of the user are taken back, and lines of the log of scored requests.
+7. The online store's own files are purged.
 
 A crash leaves the fence marked as pending; `seminar forget --pending` finishes. A forget event does step 1 and 3 at once.
 """
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from features import barrier, reports
+from features import barrier, reports, requests
 from features.erasure import erase_queries, erase_rows, forget_named, named, unused
 from features.fences import pending, raise_fence, settle, user_hash
 from features.online import Online
@@ -47,6 +48,7 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
         online.delete_queries(sorted(queries))
         forget_named(home)
         letters = _erase_file_letters(home, fences)
+    scored = requests.erase(home, fences)
     if bootstrap:
         letters += _erase_kafka_letters(bootstrap, fences)
     online.purge()
@@ -67,6 +69,7 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
         "files": erased.files + texts.files,
         "query_texts": len(queries),
         "dead_letters": letters,
+        "logged_requests": scored,
         "remains": remains,
     }
     return reports.save(home, f"forget-{int(time.time() * 1000)}", receipt)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention, gap_buckets
 from model.nn.click import ClickModel, evidence
-from model.nn.features import context, counters
+from model.nn.features import Keyed, context, counters
 from model.nn.inputs import History, Interest, Seen
 from model.train.dataset import Dataset
 from model.train.moments import Moments
@@ -58,7 +58,9 @@ def score(
     own = History._make(side.flatten()[flat] for side in sides)
     seen = Seen(begin, begin + torch.tensor(lengths), now)
     types = torch.from_numpy(dataset.types + 1)
-    counted = counters(own, seen, torch.from_numpy(candidates), torch.from_numpy(asked), types)
+    wanted = torch.from_numpy(candidates)
+    by_item, by_type = Keyed(own.item, wanted, len(types)), Keyed(types[own.item], types[wanted], int(types.max()) + 1)
+    counted = counters(own, seen, by_item, by_type, torch.from_numpy(asked))
     known = popularity.features(candidates, now.numpy())
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
     searched = torch.from_numpy(asked > 0).float()

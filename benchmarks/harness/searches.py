@@ -61,14 +61,14 @@ def hard(d: int, n: int = 200_000, seed: int = 0) -> World:
     none = np.zeros((1, d), np.float32)
     books = fit(parts[1:], none, min(62, d // 4 if d < 256 else 32), 4, seed)
     gap_bias = (0.05 / np.sqrt(d) * rng.standard_normal(24)).astype(np.float32)
-    items, queries = _table(ids, books.code_items(parts)), _table(np.empty(0, np.uint64), books.code_queries(none))
+    items, queries = table(ids, books.code_items(parts)), table(np.empty(0, np.uint64), books.code_queries(none))
     return World(items, queries, books, gap_bias, np.zeros(4, np.float32))
 
 
-def _table(ids: NDArray[np.uint64], coded: Coded) -> Table:
+def table(ids: NDArray[np.uint64], coded: Coded) -> Table:
     """A table of nothing but what a search reads."""
     n = len(ids) + 1
-    return Table.of(ids, coded, np.zeros(n, np.float32), np.zeros((n, POPULARITY), np.float32), np.zeros(n, np.uint64))
+    return Table.of(ids, coded, np.zeros(n, np.float32), np.zeros((n, POPULARITY), np.float32), np.zeros(n, np.int32))
 
 
 def hard_history(world: World, length: int, seed: int) -> Records:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
-from model.nn.features import CONTEXT, COUNTERS, POPULARITY, context, counters
+from model.nn.features import CONTEXT, COUNTERS, POPULARITY, Keyed, context, counters
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.units import EXTRA
 
@@ -114,7 +114,9 @@ class ClickModel(nn.Module):
         target = item + query
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
-        counted = counters(history, seen, items, queries, types)
+        by_item = Keyed(history.item, items, len(types))
+        by_type = Keyed(types[history.item], types[items], int(types.max()) + 1)
+        counted = counters(history, seen, by_item, by_type, queries)
         return evidence(long, recent, item, query, (queries > 0).float(), counted, popularity, context(history, seen))
 
 

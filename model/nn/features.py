@@ -4,6 +4,7 @@ Letters: t moments, c candidates of a moment, i distinct items.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,15 +32,22 @@ def context(history: History, seen: Seen) -> Tensor:
     return torch.cat([turns.sin(), turns.cos(), rest], 1).float()
 
 
-def counters(history: History, seen: Seen, items: Tensor, queries: Tensor, types: Tensor) -> Tensor:
-    """User-to-item and user-to-type features [t, c, 18] of candidates: rows items and queries [t, c] of the parts.
+class Keyed(NamedTuple):
+    """What repeats are counted of: keys [l] of behaviours, wanted [t, c] of candidates, below size; 0 counts as never."""
 
-    types [1 + i]: what each item is (>= 0; 0: not known). `repeats` of the item, then of its type; the shares of the item
-    and of the type in all that was browsed, the item's in its type, and log(1 + 10 times how often the item was browsed
-    for this very query).
+    behaviours: Tensor
+    wanted: Tensor
+    size: int
+
+
+def counters(history: History, seen: Seen, items: Keyed, types: Keyed, queries: Tensor) -> Tensor:
+    """User-to-item and user-to-type features [t, c, 18] of candidates; queries [t, c]: rows of what is asked.
+
+    `repeats` of the item, then of its type; the shares of the item and of the type in all that was browsed, the item's in
+    its type, and log(1 + 10 times how often the item was browsed for this very query).
     """
-    own, times, after = repeats(history, seen, history.item, items, len(types), queries)
-    kinds, kind_times, _ = repeats(history, seen, types[history.item], types[items], int(types.max()) + 1)
+    own, times, after = repeats(history, seen, items, queries)
+    kinds, kind_times, _ = repeats(history, seen, types)
     browsed = np.concatenate([np.zeros(1), np.cumsum(history.item.numpy() > 0)])
     total = (browsed[seen.end.numpy()] - browsed[seen.begin.numpy()]).clip(min=1)[:, None]
     shares = [times / total, kind_times / total, times / kind_times.clip(min=1)]
@@ -48,24 +56,19 @@ def counters(history: History, seen: Seen, items: Tensor, queries: Tensor, types
 
 
 def repeats(
-    history: History, seen: Seen, keys: Tensor, wanted: Tensor, size: int, queries: Tensor | None = None
+    history: History, seen: Seen, keyed: Keyed, queries: Tensor | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """How often behaviours had a candidate's key: features [t, c, 7], times [t, c], times for the same query [t, c].
 
-    keys [l] of behaviours and wanted [t, c] are below `size`; 0 counts as never. log(1 + 10 times the count), each time
-    halved with age, for four half-lives (having browsed once, long ago, is far from never); the log of days since the last
-    time (0: never); of the mean days between two times (0: fewer than two); and the log of the former over the latter:
-    whether what is browsed regularly is due again.
+    log(1 + 10 times the count), each time halved with age, for four half-lives (having browsed once, long ago, is far from
+    never); the log of days since the last time (0: never); of the mean days between two times (0: fewer than two); and the
+    log of the former over the latter: whether what is browsed regularly is due again.
     """
-    found = np.zeros((*wanted.shape, len(HALF_LIVES_DAYS) + 4))
-    asked = np.zeros(len(wanted), np.int64) if queries is None else queries[:, 0].numpy()
+    found = np.zeros((*keyed.wanted.shape, len(HALF_LIVES_DAYS) + 4))
+    asked = np.zeros(len(found), np.int64) if queries is None else queries[:, 0].numpy()
     kernels.repeats(
-        *(x.numpy() for x in (keys, history.query, history.time, *seen)),
-        wanted.numpy(),
-        asked,
-        np.array(HALF_LIVES_DAYS),
-        np.full(size, -1, np.int64),
-        found,
+        *(x.numpy() for x in (keyed.behaviours, history.query, history.time, *seen, keyed.wanted)),
+        *(asked, np.array(HALF_LIVES_DAYS), np.full(keyed.size, -1, np.int64), found),
     )
     counts, since, mean, times, after = np.split(found, [-4, -3, -2, -1], axis=2)
     columns = [

@@ -16,7 +16,7 @@ import numpy as np
 from model.search.coarse import Coarse
 from model.search.kernel import Best
 from model.search.keys import Floats, Keys, Rows
-from model.search.units import Units, units
+from model.search.units import Places, Units, units
 
 LOSSES = (0.015, 0.007, 0.003, 0.001, 3e-4, 1e-4, 3e-5)
 """Expected losses that are tried."""
@@ -47,10 +47,10 @@ def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, q
     lift = np.bincount(of_cell, bias[:split], count).astype(np.float32) / np.maximum(held, 1)
     spread = float(bias[:split].var()) if split else 0.0
     # What queries add to a cell's behaviours, which tend to have queries of its kind, and how much that varies within cells.
-    pairs = np.bincount(of_cell * queries.shape[1] + column[:split], minlength=count * queries.shape[1])
-    asked = pairs.reshape(count, -1).astype(np.float32)
-    added = queries @ (asked / np.maximum(held, 1)[:, None]).T
-    spread = spread + ((queries**2) @ asked.sum(0) - added**2 @ held) / max(1, split)
+    asked = _pool(units.query_parts, column[:split], starts[units.cell_starts]) / np.maximum(held, 1)[:, None]
+    added = folded @ asked.T
+    often = np.bincount(column[:split], minlength=queries.shape[1]).astype(np.float32)
+    spread = spread + ((queries**2) @ often - added**2 @ held) / max(1, split)
     sigma = np.sqrt(np.maximum(np.einsum("td,td->t", folded @ coarse.covariance, folded) + spread, 1e-12)).astype(np.float32)
     means = (folded @ coarse.centroids.T + lift + added).astype(np.float32)
     beside = np.diff(starts[items:]).astype(np.float32)
@@ -96,6 +96,17 @@ def calibrate(coarse: Coarse, folded: Floats, keys: Keys, k: int) -> Coarse:
 
 _NORMAL = np.array([0.5 * math.erfc(-(i - 2 * _BINS) * _STEP / math.sqrt(2)) for i in range(4 * _BINS)], np.float32)
 """The normal distribution function at multiples of _STEP, from -2 _BINS on."""
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_SUMS)
+def _pool(parts: Floats, column: Rows, bounds: Places) -> Floats:
+    """Sums [c, d] of the query parts [1 + q, d] that the behaviours of each cell have."""
+    out = np.zeros((len(bounds) - 1, parts.shape[1]), np.float32)
+    for cell in range(len(out)):
+        for e in range(bounds[cell], bounds[cell + 1]):
+            if column[e]:
+                out[cell] += parts[column[e]]
+    return out
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_SUMS)

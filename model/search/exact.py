@@ -5,9 +5,12 @@ Letters: t targets, l behaviours, u units, d width, k retrieved.
 
 import numpy as np
 
-from model.search.kernel import Best
+from model.search.kernel import Side, padded
 from model.search.keys import Floats, Keys, Rows
 from model.search.units import Units
+
+BLOCK = 128
+"""Targets at a time: what a behaviour is compared with stays in the cache."""
 
 
 def plain(folded: Floats, keys: Keys, k: int) -> tuple[Rows, Floats]:
@@ -24,7 +27,12 @@ def plain(folded: Floats, keys: Keys, k: int) -> tuple[Rows, Floats]:
 
 def search(folded: Floats, units: Units, k: int) -> tuple[Rows, Floats]:
     """The same, of each distinct part once, and without writing all scores down."""
-    best = Best(units.behaviours, units.query_scores(folded), k)
-    best.offer(units.search_scores(folded), len(units.items))
-    best.offer(folded @ units.keys.items.take(units.items).T, 0)
-    return best.result()
+    items, found = units.keys.items.take(units.items), []
+    for start in range(0, len(folded), BLOCK):
+        some = folded[start : start + BLOCK]
+        wide = padded(some)
+        own = items @ wide, units.search_parts @ wide, units.query_parts @ wide
+        found.append(Side(units.behaviours, *own, len(some)).best(k))
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate([places for places, _ in found]), np.concatenate([scores for _, scores in found])

@@ -7,13 +7,32 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define TILE 64
 #define LINE 16 /* floats of a cache line */
 
 typedef float V4 __attribute__((vector_size(16)));
-typedef void (*Tile)(const float *const *, long, const float *const *, long, long, float *, const float *const *, long);
+
+typedef struct {
+    float *scores;          /* [t, slots] */
+    int32_t *places;        /* [t, slots] */
+    int64_t *fill;          /* [t] */
+    float *least;           /* [t] */
+    const int64_t *starts;  /* [u + 1] */
+    const int32_t *order;   /* [l] */
+    const float *bias;      /* [l] */
+    const float *ceiling;   /* [u] */
+    const int32_t *column;  /* [l] */
+    const float *queries;   /* [t, columns] */
+    const float *room;      /* [t] */
+    int64_t slots, k, columns;
+} Best;
+
+static float cut(float *scores, int32_t *places, long n, long k);
 
 #define W 4
 #define V V4
@@ -44,12 +63,34 @@ typedef float V16 __attribute__((vector_size(64)));
 #include "kernel_tile.h"
 #endif
 
+/* What the processor has: 16, 8 or 4 floats in a vector. */
+static int lanes(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return 16;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 8;
+#endif
+    return 4;
+}
+
+typedef void (*Tile)(const float *const *, long, const float *const *, long, long, float *, const float *const *, long);
+
 static Tile best_tile(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return tile_16;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tile_8;
+    if (lanes() == 16) return tile_16;
+    if (lanes() == 8) return tile_8;
 #endif
     return tile_4;
+}
+
+/* Offer all targets every stride-th behaviour of n units from `first` on. Targets lie side by side: own [n, padded] are the
+   units' scores, queries [columns, padded] those of queries, least [padded] the thresholds, infinite beyond the targets. */
+void select_all(const Best *best, const float *own, long first, long n, const float *queries, long padded, float *least,
+                long offset, long stride) {
+#if defined(__x86_64__)
+    if (lanes() == 16) return select_16(best, own, first, n, queries, padded, least, offset, stride);
+    if (lanes() == 8) return select_8(best, own, first, n, queries, padded, least, offset, stride);
+#endif
+    select_4(best, own, first, n, queries, padded, least, offset, stride);
 }
 
 /* Rows of ids: 0 for id 0, -1 for an unknown one. `starts` holds where ids of each prefix begin in the sorted ids. */
@@ -102,21 +143,6 @@ static float cut(float *scores, int32_t *places, long n, long k) {
         low = front;
     }
 }
-
-typedef struct {
-    float *scores;          /* [t, slots] */
-    int32_t *places;        /* [t, slots] */
-    int64_t *fill;          /* [t] */
-    float *least;           /* [t] */
-    const int64_t *starts;  /* [u + 1] */
-    const int32_t *order;   /* [l] */
-    const float *bias;      /* [l] */
-    const float *ceiling;   /* [u] */
-    const int32_t *column;  /* [l] */
-    const float *queries;   /* [t, columns] */
-    const float *room;      /* [t] */
-    int64_t slots, k, columns;
-} Best;
 
 /* Offer target t the behaviours of n units whose own scores are `own`. */
 static void offer(const Best *best, long t, const float *own, long first, long n) {

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from model.search import portable
 from model.search.keys import Floats, Parts, Rows
-from model.search.units import Behaviours, Units
+from model.search.units import Behaviours, Places, Units
 
 SLOTS = 4
 """Slots of a target's buffer, as a multiple of k."""
+LANES = 16
+"""Floats of the widest vector."""
+_SAMPLE, _RANK = 1024, 8
 
 
 class _Best(ctypes.Structure):
@@ -113,6 +116,68 @@ class Best:
             compiled.finish(ctypes.byref(self._state), _long(len(self._fill)))
         width = int(min(self._k, self._fill.min(initial=self._k)))
         return self._places[:, :width], self._scores[:, :width]
+
+
+class Side:
+    """The k best of each target, where all scores of units are at hand: targets lie side by side in the vectors' lanes.
+
+    own_items [i, t'], own_searches [s, t'] and queries [1 + q, t'] are scores with t' >= t a multiple of LANES (`padded`).
+    """
+
+    def __init__(
+        self, behaviours: Behaviours, own_items: Floats, own_searches: Floats, queries: Floats, targets: int
+    ) -> None:
+        self._behaviours, self._queries, self._targets = behaviours, queries, targets
+        self._own = [(own, first) for own, first in ((own_items, 0), (own_searches, len(own_items))) if len(own)]
+
+    def best(self, k: int) -> tuple[Rows, Floats]:
+        """Places and scores [t, k] of the best, in no order."""
+        length, targets = len(self._behaviours.order), self._targets
+        least = np.full(targets, -np.inf, np.float32)
+        stride = length // min(max(length // 8, _SAMPLE), 2 * _SAMPLE)
+        if stride > 1:  # a threshold that about three times k exceed: what falls below it is never written down
+            rank = max(_RANK, -(-3 * k // stride))
+            fill, scores, _ = self._select(rank, least, stride // 2, stride)
+            if fill.min() >= rank:
+                least = scores[:, :rank].min(1)
+        fill, scores, places = self._select(k, least)
+        short = fill < k
+        if short.any():  # the threshold was too hopeful for these
+            again = self._select(k, np.where(short, -np.inf, np.inf).astype(np.float32))
+            scores[short], places[short] = again[1][short], again[2][short]
+        return places[:, :k], scores[:, :k]
+
+    def _select(self, k: int, least: Floats, offset: int = 0, stride: int = 1) -> tuple[Places, Floats, Rows]:
+        """How many were kept [t], and scores and places [t, slots], the k best of them first."""
+        behaviours, targets, compiled = self._behaviours, self._targets, library()
+        scores, places = np.empty((targets, SLOTS * k), np.float32), np.empty((targets, SLOTS * k), np.int32)
+        fill, wide = np.zeros(targets, np.int64), np.full(self._queries.shape[1], np.inf, np.float32)
+        wide[:targets] = least
+        state = _Best(
+            *(_address(x) for x in (scores, places, fill, wide, *behaviours, self._queries, self._queries)),
+            *(SLOTS * k, k, self._queries.shape[1]),
+        )
+        for own, first in self._own:
+            if compiled is None:
+                given = scores, places, fill, wide, behaviours, k, own, first, self._queries
+                portable.select_all(*given, offset, stride)
+            else:
+                compiled.select_all(
+                    *(ctypes.byref(state), _at(own), _long(first), _long(len(own)), _at(self._queries)),
+                    *(_long(self._queries.shape[1]), _at(wide), _long(offset), _long(stride)),
+                )
+        if compiled is None:
+            portable.finish((scores, places, fill), k)
+        else:
+            compiled.finish(ctypes.byref(state), _long(targets))
+        return fill, scores, places
+
+
+def padded(folded: Floats) -> Floats:
+    """Folded queries [t, d] as columns [d, t'], t' >= t a multiple of LANES."""
+    wide = np.zeros((folded.shape[1], -(-len(folded) // LANES) * LANES), np.float32)
+    wide[:, : len(folded)] = folded.T
+    return wide
 
 
 def _address(array: NDArray[Any]) -> int:

@@ -61,3 +61,41 @@ static TARGET void NAME(tile)(const float *const *q, long targets, const float *
         }
     }
 }
+
+/* A bit for each score that exceeds its threshold. */
+static inline TARGET unsigned NAME(above)(V score, V least) {
+#if W == 16
+    return _mm512_cmp_ps_mask((__m512)score, (__m512)least, _CMP_GT_OQ);
+#elif W == 8
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)score, (__m256)least, _CMP_GT_OQ));
+#else
+    unsigned hits = 0;
+    for (int lane = 0; lane < W; lane++) hits |= (unsigned)(score[lane] > least[lane]) << lane;
+    return hits;
+#endif
+}
+
+/* select_all (kernel.c): a behaviour's scores for all targets at once; what exceeds a target's threshold goes to its buffer. */
+static TARGET void NAME(select)(const Best *best, const float *own, long first, long n, const float *queries, long padded,
+                                float *least, long offset, long stride) {
+    const int64_t *starts = best->starts + first;
+    long unit = 0;
+    for (long e = starts[0] + offset; e < starts[n]; e += stride) {
+        while (starts[unit + 1] <= e) unit++;
+        const float *row = own + unit * padded, *words = queries + best->column[e] * padded;
+        float bias = best->bias[e];
+        for (long t = 0; t < padded; t += W) {
+            V a, b, bar;
+            memcpy(&a, row + t, sizeof a), memcpy(&b, words + t, sizeof b), memcpy(&bar, least + t, sizeof bar);
+            V score = a + b + bias;
+            for (unsigned hits = NAME(above)(score, bar); hits; hits &= hits - 1) {
+                long lane = __builtin_ctz(hits), target = t + lane, fill = best->fill[target];
+                float *scores = best->scores + target * best->slots;
+                int32_t *places = best->places + target * best->slots;
+                scores[fill] = score[lane], places[fill++] = best->order[e];
+                if (fill == best->slots) least[target] = cut(scores, places, fill, best->k), fill = best->k;
+                best->fill[target] = fill;
+            }
+        }
+    }
+}

@@ -83,6 +83,27 @@ def offer_all(best: Any, behaviours: Any, k: int, own: Any_, first: int) -> None
 
 
 @numba.njit(nogil=True, cache=True)
+def select_all(  # type: ignore[no-untyped-def]
+    scores, places, fill, least, behaviours, k, own, first, queries, offset, stride
+):
+    """Offer targets every stride-th behaviour of units `first` and on, with scores own [u, t] and queries [1 + q, t]."""
+    starts, order, bias, _, column = behaviours
+    unit = 0
+    for e in range(starts[first] + offset, starts[first + len(own)], stride):
+        while starts[first + unit + 1] <= e:
+            unit += 1
+        for t in range(len(fill)):
+            score = own[unit, t] + queries[column[e], t] + bias[e]
+            if score > least[t]:
+                scores[t, fill[t]] = score
+                places[t, fill[t]] = order[e]
+                fill[t] += 1
+                if fill[t] == scores.shape[1]:
+                    least[t] = _cut(scores[t], places[t], fill[t], k)
+                    fill[t] = k
+
+
+@numba.njit(nogil=True, cache=True)
 def finish(best: Any, k: int) -> None:
     """Put the k best of each buffer first."""
     for t in range(len(best[2])):

@@ -6,6 +6,7 @@ Units come in the order of their cells, those of searches last; behaviours come 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numba
@@ -42,16 +43,26 @@ class Units:
     queries: Rows
     cell_starts: Places
 
+    @cached_property
+    def query_parts(self) -> Floats:
+        """Parts [1 + q, d] of the other queries; row 0: nothing to add."""
+        parts = np.zeros((1 + len(self.queries), self.keys.queries.table.parts.shape[1]), np.float32)
+        parts[1:] = self.keys.queries.take(self.queries)
+        return parts
+
+    @cached_property
+    def search_parts(self) -> Floats:
+        """Keys [s, d] of the searches: a query and no item."""
+        return self.keys.queries.take(self.searches) + self.keys.items.take(np.zeros(1, np.int32))
+
     def query_scores(self, folded: Floats) -> Floats:
-        """Scores [t, 1 + q] of the other queries under folded queries [t, d]; column 0: nothing to add."""
-        scores = np.zeros((len(folded), 1 + len(self.queries)), np.float32)
-        scores[:, 1:] = folded @ self.keys.queries.take(self.queries).T
+        """Scores [t, 1 + q] of the other queries under folded queries [t, d]; column 0 is 0."""
+        scores: Floats = folded @ self.query_parts.T
         return scores
 
     def search_scores(self, folded: Floats) -> Floats:
         """Scores [t, s] of the searches."""
-        none = self.keys.items.take(np.zeros(1, np.int32))
-        scores: Floats = folded @ (self.keys.queries.take(self.searches) + none).T
+        scores: Floats = folded @ self.search_parts.T
         return scores
 
 

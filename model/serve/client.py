@@ -1,20 +1,35 @@
-"""A small typed client of the scorer."""
+"""A small typed client of the service: keeps its connection, retries what may be retried, within one deadline."""
 
+import random
+import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, cast
+from urllib.parse import quote
 
 import httpx
 
 from features.errors import SeminarError
+from model.serve.answers import Ready, ScoreAnswer, UserSequence
+
+DEADLINE = "X-Deadline-Ms"
+_PAUSE_S = 0.05
 
 
 class Client:
-    """Asks one scorer; keeps its connection. Use it as a context manager."""
+    """Asks one service. Use it as a context manager; not safe for threads.
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 10.0) -> None:
-        self._url = url
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+    timeout: seconds for a call in all, retries and pauses included. retries: how often a call is repeated that did not
+    reach the service, or that it was too busy for (503: after what Retry-After says, if the deadline allows). Every call
+    only reads, so repeating one is safe.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", timeout: float = 10.0, retries: int = 2, key: str | None = None
+    ) -> None:
+        self._url, self._timeout, self._retries = url, timeout, retries
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers)
 
     def __enter__(self) -> "Client":
         return self
@@ -28,38 +43,71 @@ class Client:
         candidates: Sequence[str],
         query: str | None = None,
         time: datetime | None = None,
-        explain: bool = False,
-    ) -> dict[str, Any]:
+        explain: bool | Sequence[str] = False,
+        method: Literal["auto", "exact"] = "auto",
+        timeout: float | None = None,
+    ) -> ScoreAnswer:
         """The answer of `POST /v1/score`; SeminarError with the service's own words when it refuses or is away."""
-        body: dict[str, Any] = {"user": user, "candidates": list(candidates), "explain": explain}
+        body: dict[str, Any] = {"user": user, "candidates": list(candidates)}
+        if explain:
+            body["explain"] = explain if isinstance(explain, bool) else list(explain)
         if query is not None:
             body["query"] = query
         if time is not None:
             body["time"] = time.isoformat()
-        return self._json(self._send("POST", "/v1/score", body))
+        if method != "auto":
+            body["method"] = method
+        return cast(ScoreAnswer, self._ask("POST", "/v1/score", body, timeout))
+
+    def sequence(self, user: str, limit: int = 100, timeout: float | None = None) -> UserSequence:
+        """What a user did, the newest first; SeminarError for an unknown user."""
+        return cast(
+            UserSequence, self._ask("GET", f"/v1/users/{quote(user, safe='')}/sequence?limit={limit}", None, timeout)
+        )
+
+    def health(self, timeout: float | None = None) -> Ready:
+        """Which bundle answers; SeminarError when none does."""
+        return cast(Ready, self._ask("GET", "/v2/health/ready", None, timeout))
 
     def ready(self) -> bool:
-        """Whether a bundle answers."""
+        """Whether a bundle answers, asked once."""
         try:
-            return self._http.get("/v2/health/ready").is_success
+            return self._http.get("/v2/health/ready", timeout=self._timeout).is_success
         except httpx.TransportError:
             return False
 
-    def _send(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
-        try:
-            return self._http.request(method, path, json=body)
-        except httpx.TransportError as error:
-            raise SeminarError("url", self._url, f"does not answer ({error})", "start `seminar serve`") from error
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> Any:
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        for attempt in range(self._retries + 1):
+            left = max(0.001, end - time.monotonic())
+            wait = _PAUSE_S * 2**attempt * random.uniform(0.5, 1.5)  # so that clients of one outage do not come together
+            try:
+                response = self._http.request(
+                    method, path, json=body, timeout=left, headers={DEADLINE: str(max(1, int(left * 1000)))}
+                )
+            except httpx.TransportError as error:
+                failure = SeminarError(
+                    "url", self._url, f"does not answer ({type(error).__name__}: {error})", "start `seminar serve`"
+                )
+            else:
+                if response.status_code != 503:
+                    return _content(response)
+                failure = _failure(response)
+                wait = max(wait, float(response.headers.get("Retry-After", 0)))
+            if attempt == self._retries or time.monotonic() + wait >= end:
+                break
+            time.sleep(wait)
+        raise failure
 
-    @staticmethod
-    def _json(response: httpx.Response) -> dict[str, Any]:
-        if response.is_success:
-            answer: dict[str, Any] = response.json()
-            return answer
-        if response.status_code == 422:
-            first = response.json()["detail"][0]
-            field = ".".join(map(str, first["loc"][1:])) or "body"
-            raise SeminarError(field, first.get("input"), f"is refused: {first['msg']}", "correct the request")
-        if response.status_code == 503 and "error" in response.json():
-            raise SeminarError(**response.json()["error"])
-        raise SeminarError("status", response.status_code, "is not what the scorer answers", "look at its log")
+
+def _content(response: httpx.Response) -> Any:
+    if response.is_success:
+        return response.json()
+    raise _failure(response)
+
+
+def _failure(response: httpx.Response) -> SeminarError:
+    try:
+        return SeminarError(**response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return SeminarError("status", response.status_code, "is not what the service answers", "look at its log")

@@ -1,123 +1,128 @@
-"""The scorer over HTTP.
+"""The service over HTTP.
 
-`POST /v1/score`                          rates of candidates for a user, in the order given
-`GET  /v2/health/live`, `/v2/health/ready`  the process answers; a bundle answers
-`GET  /metrics`                           Prometheus
+`POST /v1/score`                          rates of candidates for a user, in the order given    scope `score`
+`GET  /v1/users/{user}/sequence`          what a user did                                       scope `read-sequence`
+`GET  /v2/health/live`, `/v2/health/ready`  the process answers; a bundle answers               no key
+`GET  /metrics`                           Prometheus                                            scope `admin`
 """
 
 import logging
-import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import torch
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+import msgspec
+from fastapi import Depends, FastAPI, Header, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
 
 from features.errors import SeminarError
-from features.online import Online
-from features.settings import settings
-from model.serve.swap import Swap
+from model.serve import refusals
+from model.serve.admission import MOST_DEADLINE_S, Admission
+from model.serve.answers import EXAMPLE, Key, Ready, ScoreAnswer, ScoreRequest, UserSequence
+from model.serve.counters import CONTENT_TYPE
+from model.serve.keys import Keys, needs
+from model.serve.refusals import Refused, documented
+from model.serve.service import Service
+from model.serve.transport import BodyLimits
 
-BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1, 2, 4)
-Key = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class ScoreRequest(BaseModel):
-    """What a product service asks."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"user": "1228", "query": "ice cream", "candidates": ["995242", "1029743"], "explain": True}]
-        },
-    )
-
-    user: Key
-    query: Annotated[str, Field(max_length=1000)] | None = None
-    candidates: Annotated[list[Key], Field(min_length=1, max_length=1000)]
-    time: AwareDatetime | None = Field(default=None, description="When it is shown; now, if absent")
-    explain: bool = Field(default=False, description="Say which past behaviours the first candidate retrieved")
+log = logging.getLogger(__name__)
+DEADLINE = "X-Deadline-Ms"
+Deadline = Annotated[
+    int | None,
+    Header(alias=DEADLINE, ge=1, le=int(MOST_DEADLINE_S * 1000), description="How long (ms) whoever asks will wait"),
+]
 
 
-def create_app(swap: Swap, period: float = 1.0) -> FastAPI:
-    """The application around a `Swap`, which it starts and stops."""
-    registry = CollectorRegistry()
-    seconds = Histogram("seminar_score_seconds", "Time to answer, by stage", ["stage"], registry=registry, buckets=BUCKETS)
-    requests = Counter("seminar_score_requests_total", "Requests by outcome", ["outcome"], registry=registry)
-    degraded = Counter("seminar_score_degraded_total", "Answers marked degraded, by reason", ["reason"], registry=registry)
+class Json(Response):
+    """An answer that is encoded as it is."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Bytes."""
+        return msgspec.json.encode(content)
+
+
+def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) -> FastAPI:
+    """The application around a service, which it starts and stops."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        swap.look()
-        swap.watch(period)
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.admission = Admission(service.counters, service.limits.waiting)
+        service.start(period)
         yield
-        swap.close()
+        app.state.admission.close()
+        service.close()
 
-    app = FastAPI(title="SEMINAR scorer", version="1", lifespan=lifespan)
+    app = FastAPI(title="SEMINAR scorer", version="1", lifespan=lifespan, default_response_class=Json)
+    app.state.service, app.state.keys = service, keys or Keys(None)
+    app.add_middleware(BodyLimits)
+    refusals.install(app)
 
-    @app.exception_handler(SeminarError)
-    async def refuse(_: Request, error: SeminarError) -> JSONResponse:
-        requests.labels("unavailable").inc()
-        body = {"field": error.field, "value": str(error.value), "problem": error.problem, "remedy": error.remedy}
-        return JSONResponse({"error": body}, status_code=503)
-
-    @app.post("/v1/score")
-    def score(request: ScoreRequest) -> dict[str, Any]:
+    @app.post(
+        "/v1/score",
+        responses={
+            200: {"model": ScoreAnswer, "content": {"application/json": {"example": EXAMPLE}}},
+            **documented(401, 403, 408, 413, 415, 422, 503, 504),
+        },
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": ScoreRequest.model_json_schema()}}}
+        },
+        dependencies=[Depends(needs("score"))],
+    )
+    async def score(request: Request, deadline: Deadline = None) -> Response:
         """Rates in the order given; null with a reason for what cannot be scored."""
-        moment = request.time or datetime.now(UTC)
-        answer = swap.scorer().score(
-            request.user,
-            request.candidates,
-            query=request.query,
-            time_ms=int(moment.timestamp() * 1000),
-            explain=request.explain,
-        )
-        for stage, took in answer.seconds.items():
-            seconds.labels(stage).observe(took)
-        for reason in answer.degraded:
-            degraded.labels(reason.split(":")[0]).inc()
-        requests.labels("degraded" if answer.degraded else "ok").inc()
-        return answer.as_dict()
+        asked = await _asked(request, service)
+        allowed = service.limits.deadline if deadline is None else deadline / 1000
+        return Json(await app.state.admission.run(lambda: service.score(asked), time.monotonic() + allowed))
+
+    @app.get(
+        "/v1/users/{user:path}/sequence",  # an id may hold slashes
+        responses={200: {"model": UserSequence}, **documented(401, 403, 404, 422, 503)},
+        dependencies=[Depends(needs("read-sequence"))],
+    )
+    def sequence(
+        user: Annotated[Key, Path()],
+        limit: Annotated[int, Query(ge=0, le=1000, description="Behaviours, the newest first")] = 100,
+    ) -> Response:
+        """What a user did, as the scorer sees it."""
+        try:
+            return Json(service.sequence(user, limit))
+        except LookupError:
+            raise Refused(404, SeminarError("user", user, "has no sequence", "look at the producer's user_id")) from None
 
     @app.get("/v2/health/live")
-    def live() -> dict[str, bool]:
+    async def live() -> dict[str, bool]:
         """The process answers."""
         return {"live": True}
 
-    @app.get("/v2/health/ready")
-    def ready() -> dict[str, Any]:
+    @app.get("/v2/health/ready", responses={200: {"model": Ready}, **documented(503)})
+    async def ready() -> Response:
         """A bundle answers; which one, and which was refused."""
-        return {"ready": True, "model_version": swap.scorer().version, "refused": swap.refused, "swaps": swap.swaps}
+        return Json(service.ready())
 
-    @app.get("/metrics")
-    def metrics() -> Response:
-        """Prometheus exposition."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, **documented(401, 403)},
+        dependencies=[Depends(needs("admin"))],
+    )
+    async def metrics() -> Response:
+        """Figures of all workers, for Prometheus."""
+        return Response(service.exposition(), media_type=CONTENT_TYPE)
 
     return app
 
 
-def serve(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; SeminarError when the port is taken."""
-    # Bound here, not by uvicorn, so that a taken port is one clear sentence.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+async def _asked(request: Request, service: Service) -> ScoreRequest:
+    """The request that a body holds; Refused where it holds none."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(415, SeminarError("Content-Type", kind, "is not read", "send application/json"))
     try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise SeminarError(
-            "port", f"{host}:{port}", f"cannot be bound ({error.strerror})", "choose another --port"
-        ) from error
-    # One request computes on one core: requests are what runs beside each other.
-    torch.set_num_threads(1)
-    swap = Swap(settings().bundles, Online())
-    app = create_app(swap)
-    logging.getLogger(__name__).info("serving on http://%s:%d", host, listener.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    server.run(sockets=[listener])
+        return ScoreRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        service.counters.count("seminar_score_requests", "refused")
+        raise Refused(422, refusals.of_validation(list(error.errors()))) from None

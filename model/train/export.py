@@ -20,6 +20,7 @@ from model.search.codebooks import fit
 from model.train import checkpoint
 from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
+from model.train.golden import golden
 from model.train.lineage import code
 from model.train.popularity import Popularity
 
@@ -59,10 +60,17 @@ def export(
     bias = model.item_bias.weight.detach().numpy()[vocabulary, 0].astype(np.float32)
     everything = np.arange(len(item_parts))
     popularity = Popularity(dataset, windows.end).features(everything, np.full(len(everything), windows.end)).numpy()
-    hashes = np.array([0, *map(entity_id, dataset.type_names)], np.uint64)[dataset.types + 1]
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, hashes)
+    hashes = np.array([entity_id(name) for name in dataset.type_names], np.uint64)
+    order = np.argsort(hashes)
+    numbers = np.zeros(len(hashes) + 1, np.int32)
+    numbers[order + 1] = np.arange(1, len(hashes) + 1)
+    numbers = numbers[dataset.types + 1]
+    kinds = np.zeros(len(hashes) + 1, np.float32)
+    kinds[numbers] = popularity[:, 3]  # alike for all items of a type
+    types = bundle.Types(hashes[order], kinds)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, numbers)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
-    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.uint64))
+    queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.int32))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}
     calibration = metrics["calibration"].get("seminar") or {}
     manifest = {
@@ -104,8 +112,10 @@ def export(
     def check(folder: Path) -> None:
         bundle.load(folder)
 
+    requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed)
+
     def write(folder: Path) -> None:
-        bundle.write(folder, found.spec, model, items, queries, books, manifest)
+        bundle.write(folder, found.spec, model, items, queries, books, types, manifest, vocabulary, requests)
 
     name = publish(home / "bundles", write, check)
     return {"version": name, "codes_recall": recall, "items": len(items.ids), "seconds": round(time.monotonic() - begin, 1)}

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import torch
 
-from model.nn.features import COUNTERS, HALF_LIVES_DAYS, REPEATS, context, counters, repeats
+from model.nn.features import COUNTERS, HALF_LIVES_DAYS, REPEATS, Keyed, context, counters, repeats
 from model.nn.inputs import History, Seen
 
 DAY = 86_400_000
@@ -17,7 +17,7 @@ def a_history(items: list[int], days: list[int]) -> History:
 def test_repeats_by_hand() -> None:
     history = a_history([1, 2, 1], [0, 1, 30])
     seen = Seen.of_one(torch.tensor([2, 3]), torch.tensor([30 * DAY, 30 * DAY]))
-    columns, times, after = repeats(history, seen, history.item, torch.tensor([[1, 0, 1], [1, 2, 0]]), 3)
+    columns, times, after = repeats(history, seen, Keyed(history.item, torch.tensor([[1, 0, 1], [1, 2, 0]]), 3))
     found = torch.from_numpy(columns)
     thirty, ever = HALF_LIVES_DAYS.index(30.0), HALF_LIVES_DAYS.index(math.inf)
     once, twice = (torch.tensor(10 * x, dtype=torch.double).log1p() / 3 for x in (0.5, 1.5))
@@ -38,7 +38,7 @@ def test_repeats_by_hand() -> None:
 def test_repeats_see_only_their_own_user() -> None:
     history = a_history([1, 1, 1, 2], [0, 1, 2, 3])
     seen = Seen(torch.tensor([0, 2]), torch.tensor([2, 4]), torch.tensor([4 * DAY, 4 * DAY]))
-    found = repeats(history, seen, history.item, torch.tensor([[1, 2], [1, 2]]), 3)[0]
+    found = repeats(history, seen, Keyed(history.item, torch.tensor([[1, 2], [1, 2]]), 3))[0]
     ever = HALF_LIVES_DAYS.index(math.inf)
     assert np.allclose(found[..., ever], np.log1p([[20.0, 0.0], [10.0, 10.0]]) / 3)
 
@@ -48,7 +48,9 @@ def test_counters_of_items_and_types_by_hand() -> None:
     history = History(*(torch.tensor(x) for x in ([1, 0, 2, 1], [7, 7, 0, 0], [0, DAY, DAY, 2 * DAY], [2, 1, 2, 2])))
     seen = Seen.of_one(torch.tensor([4, 4]), torch.tensor([2 * DAY, 2 * DAY]))
     items, asked = torch.tensor([[1, 3], [1, 3]]), torch.tensor([[0, 0], [7, 7]])
-    found = counters(history, seen, items, asked, torch.tensor([0, 5, 5, 0]))
+    types = torch.tensor([0, 5, 5, 0])
+    by_type = Keyed(types[history.item], types[items], 6)
+    found = counters(history, seen, Keyed(history.item, items, 4), by_type, asked)
     assert found.shape == (2, 2, COUNTERS)
     item, kind, rest = found.split([REPEATS, REPEATS, COUNTERS - 2 * REPEATS], 2)
     ever = HALF_LIVES_DAYS.index(math.inf)

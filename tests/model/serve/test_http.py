@@ -1,54 +1,32 @@
+import json
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-import uvicorn
 
-from cli.processes import free_port
 from features.errors import SeminarError
-from features.online import Online
-from features.publish import path, point
+from features.publish import SUMS, checksums, point
+from model.golden import FILE
 from model.serve.client import Client
-from model.serve.http import create_app
-from model.serve.swap import Swap
-from tests.model.conftest import Trained
+
+from .conftest import Served, wait_for
 
 
-@pytest.fixture
-def served(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Swap, Path]]:
-    """A real server on loopback over a folder of two bundles, none of them promoted."""
-    monkeypatch.setenv("SEMINAR_HOME", str(trained.home))
-    kind = tmp_path / "bundles"
-    for version in ("v000001", "v000002"):
-        shutil.copytree(path(trained.home / "bundles", trained.bundle), kind / version)
-    swap = Swap(kind, Online())
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(swap, period=0.05), host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        threading.Event().wait(0.02)
-    yield f"http://127.0.0.1:{port}", swap, kind
-    server.should_exit = True
-    thread.join(20)
+def refused(served: Served, version: str) -> str:
+    for _ in range(400):
+        found = served.service.swap.refused
+        if found and found["version"] == version:
+            return found["reason"]
+        threading.Event().wait(0.05)
+    raise AssertionError(f"{version} is not refused")
 
 
-def wait_for(url: str, version: str) -> None:
-    with httpx.Client(base_url=url) as http:
-        for _ in range(400):
-            answer = http.get("/v2/health/ready")
-            if answer.is_success and answer.json()["model_version"] == version:
-                return
-            threading.Event().wait(0.05)
-    raise AssertionError(f"{version} does not serve")
-
-
-def test_from_no_bundle_to_a_score_to_a_swap_to_a_refusal(served: tuple[str, Swap, Path]) -> None:
-    url, swap, kind = served
-    with Client(url) as client, httpx.Client(base_url=url) as http:
+def test_from_no_bundle_to_a_score_to_a_swap_to_refusals(served: Served) -> None:
+    url, kind = served.url, served.kind
+    with Client(url, retries=0) as client, httpx.Client(base_url=url) as http:
         assert http.get("/v2/health/live").json() == {"live": True}
         assert not client.ready()
         with pytest.raises(SeminarError, match="no bundle is promoted"):
@@ -56,29 +34,45 @@ def test_from_no_bundle_to_a_score_to_a_swap_to_a_refusal(served: tuple[str, Swa
 
         point(kind, "v000001")
         wait_for(url, "v000001")
-        answer = client.score("user-1", ["milk-0", "nothing"], "milk", explain=True)
+        answer = client.score("user-1", ["milk-0", "nothing"], "milk", explain=["milk-0"])
         assert answer["model_version"] == "v000001"
         assert [score["item"] for score in answer["scores"]] == ["milk-0", "nothing"]
         assert answer["scores"][1]["rate"] is None
         assert answer["scores"][1]["reason"]
-        assert answer["explain"]["behaviours"]
+        assert answer["explanations"][0]["behaviours"]
+        assert answer["freshness"]["stale"] is None  # no consumer has ever said how far it is
 
         point(kind, "v000002")
         wait_for(url, "v000002")
         assert client.score("user-1", ["milk-0"], "milk")["model_version"] == "v000002"
-        torn = kind / "v000003"
-        shutil.copytree(kind / "v000001", torn)
-        (torn / "items.parts.npy").write_bytes(b"torn")
+
+        shutil.copytree(kind / "v000001", kind / "v000003")
+        (kind / "v000003" / "items.parts.npy").write_bytes(b"torn")
         point(kind, "v000003")
-        for _ in range(200):
-            if swap.refused:
-                break
-            threading.Event().wait(0.05)
-        refused = http.get("/v2/health/ready").json()["refused"]
-        assert refused["version"] == "v000003"
-        assert "items.parts.npy" in refused["reason"]
+        assert "items.parts.npy" in refused(served, "v000003")
+        assert http.get("/v2/health/ready").json()["refused"]["version"] == "v000003"
         assert client.score("user-1", ["milk-0"], "milk")["model_version"] == "v000002"
-        assert "seminar_score_requests_total" in http.get("/metrics").text
+
+        other = copy_with_other_rates(kind, "v000004")
+        point(kind, other)
+        assert "golden request" in refused(served, other)
+        assert client.score("user-1", ["milk-0"], "milk")["model_version"] == "v000002"
+        text = http.get("/metrics").text
+        assert 'seminar_score_requests_total{outcome="ok"} 4.0' in text
+        assert "seminar_model_refused_total 2.0" in text
+        assert 'seminar_score_seconds_count{stage="search"} 4.0' in text
+
+
+def copy_with_other_rates(kind: Path, version: str) -> str:
+    """A whole bundle, whose golden requests say something else than its model does."""
+    folder = kind / version
+    shutil.copytree(kind / "v000001", folder)
+    with np.load(folder / FILE) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    columns["rates"][0, 0] += 0.01
+    np.savez(folder / FILE, **columns)
+    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items()))
+    return version
 
 
 @pytest.mark.parametrize(
@@ -89,14 +83,41 @@ def test_from_no_bundle_to_a_score_to_a_swap_to_a_refusal(served: tuple[str, Swa
         {"user": "u", "candidates": []},
         {"user": "", "candidates": ["a"]},
         {"user": "u", "candidates": "a"},
+        {"user": "u", "candidates": ["a"], "explain": ["b"]},
+        {"user": "u", "candidates": ["a"], "time": "2017-01-01T00:00:00"},
+        {"user": "u", "candidates": ["a"], "unheard": 1},
+        {"user": "u", "candidates": ["a"] * 1001},
     ],
 )
-def test_only_a_malformed_body_is_422(served: tuple[str, Swap, Path], body: dict[str, object]) -> None:
-    assert httpx.post(served[0] + "/v1/score", json=body).status_code == 422
+def test_a_malformed_body_is_422_and_named(served: Served, body: dict[str, object]) -> None:
+    answer = httpx.post(served.url + "/v1/score", json=body)
+    assert answer.status_code == 422
+    assert set(answer.json()["error"]) == {"field", "value", "problem", "remedy"}
 
 
-def test_the_client_says_what_was_refused(served: tuple[str, Swap, Path]) -> None:
-    with Client(served[0]) as client, pytest.raises(SeminarError, match="candidates"):
+def test_other_bodies(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        assert http.post("/v1/score", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+        assert http.post("/v1/score", content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+        large = json.dumps({"user": "u", "candidates": ["a" * 200] * 9000})
+        assert http.post("/v1/score", content=large, headers={"content-type": "application/json"}).status_code == 413
+        assert http.get("/v1/score").status_code == 405
+
+
+def test_a_sequence_is_read(served: Served) -> None:
+    with Client(served.url) as client:
+        found = client.sequence("user-1", 5)
+        assert len(found["behaviours"]) == 5 < found["length"]
+        times = [event["time"] for event in found["behaviours"]]
+        assert times == sorted(times, reverse=True)
+        assert found["last_event"] == times[0]
+        assert all(event["title"] if event["kind"] == "browse" else event["query"] for event in found["behaviours"])
+        with pytest.raises(SeminarError, match="has no sequence"):
+            client.sequence("no/body here")
+
+
+def test_the_client_says_what_was_refused(served: Served) -> None:
+    with Client(served.url) as client, pytest.raises(SeminarError, match="candidates"):
         client.score("u", [])
     with Client("http://127.0.0.1:9", timeout=1) as client, pytest.raises(SeminarError, match="seminar serve"):
         client.score("u", ["a"])

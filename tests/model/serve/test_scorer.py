@@ -1,4 +1,3 @@
-import dataclasses
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,7 @@ ITEMS = [f"{kind}-{i}" for kind in ("milk", "bread", "rice") for i in range(4)]
 @pytest.fixture
 def scorer(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Scorer:
     monkeypatch.setenv("SEMINAR_HOME", str(trained.home))
-    return Scorer(bundle.load(path(trained.home / "bundles", trained.bundle)), Online())
+    return Scorer.of(bundle.load(path(trained.home / "bundles", trained.bundle)), Online())
 
 
 @pytest.mark.parametrize("query", ["", "milk"])
@@ -50,18 +49,18 @@ def test_serving_scores_what_training_would(scorer: Scorer, trained: Trained, qu
 
 
 def test_quantised_search_scores_nearly_the_same(scorer: Scorer, trained: Trained) -> None:
-    other = Scorer(bundle.load(path(trained.home / "bundles", trained.bundle)), Online(), method="pq")
+    other = Scorer.of(bundle.load(path(trained.home / "bundles", trained.bundle)), Online(), method="pq")
     exact = scorer.score("user-2", ITEMS, time_ms=trained.windows.end).rates
     quantised = other.score("user-2", ITEMS, time_ms=trained.windows.end).rates
     assert quantised == pytest.approx(exact, abs=0.1)
 
 
 def test_an_unknown_user_is_scored_and_marked(scorer: Scorer, trained: Trained) -> None:
-    answer = scorer.score("nobody", ITEMS, query="milk", time_ms=trained.windows.end, explain=True)
+    answer = scorer.score("nobody", ITEMS, query="milk", time_ms=trained.windows.end, explain=ITEMS[:1])
     assert answer.degraded == ["unknown user: no sequence"]
     assert all(rate is not None and 0 <= rate <= 1 for rate in answer.rates)
-    assert answer.explanation is not None
-    assert answer.explanation["behaviours"] == []
+    assert answer.explanations[0]["behaviours"] == []
+    assert answer.explanations[0]["rate"] == pytest.approx(answer.explanations[0]["rate_without"])
 
 
 def test_an_unknown_candidate_gets_null_and_a_reason(scorer: Scorer, trained: Trained) -> None:
@@ -99,17 +98,17 @@ def test_a_cold_item_of_the_history_is_searched_like_any_other(scorer: Scorer, t
     Online().write_items(pa.Table.from_pylist(rows, schema=history.SCHEMAS["items"]))
     folder = path(trained.home / "bundles", trained.bundle)
     for method in ("exact", "cells", "pq"):
-        other = Scorer(bundle.load(folder), Online(), method=method)
-        encoded = other._items(np.unique(records["item"]))
-        cold = np.isin(encoded.ids, [entity_id(key) for key in keys])
-        assert cold.sum() == 3
-        books = other._bundle.codebooks
-        assert np.array_equal(encoded.coded.cells[cold], books.coarse.assign(encoded.parts[cold]))
-        assert np.array_equal(encoded.coded.codes[cold], books.item.encode(encoded.parts[cold]))
-        found = other.score("user-late", ["milk-0", keys[0]], time_ms=now, explain=True)
+        other = Scorer.of(bundle.load(folder), Online(), method=method)
+        encoded = other._entities.items(records["item"])
+        assert sorted(encoded.cold.tolist()) == sorted(entity_id(key) for key in keys)
+        assert encoded.content.all()
+        more, books = encoded.parts.more, other.bundle.codebooks
+        assert more is not None
+        assert np.array_equal(more.cells, books.coarse.assign(more.parts))
+        assert np.array_equal(more.codes, books.item.encode(more.parts))
+        found = other.score("user-late", ["milk-0", keys[0]], time_ms=now, explain=["milk-0"])
         assert found.reasons == [None, None]
-        assert found.explanation is not None
-        assert {b["item"] for b in found.explanation["behaviours"]} & set(keys)
+        assert {b["item"] for b in found.explanations[0]["behaviours"]} & set(keys)
 
 
 def test_new_events_change_the_score_without_a_restart(scorer: Scorer, trained: Trained) -> None:
@@ -126,21 +125,52 @@ def test_new_events_change_the_score_without_a_restart(scorer: Scorer, trained: 
 
 
 def test_explanations_name_past_behaviours(scorer: Scorer, trained: Trained) -> None:
-    answer = scorer.score("user-3", ITEMS, query="milk", time_ms=trained.windows.end, explain=True)
-    found = answer.explanation
-    assert found is not None
-    assert found["candidate"] == ITEMS[0]
+    now = trained.windows.end
+    answer = scorer.score("user-3", ITEMS, query="milk", time_ms=now, explain=[ITEMS[2], ITEMS[0]])
+    assert [found["candidate"] for found in answer.explanations] == [ITEMS[2], ITEMS[0]]
+    found = answer.explanations[0]
+    assert found["rate"] == answer.rates[2]
     shares = [b["attention"] for b in found["behaviours"]]
     assert shares == sorted(shares, reverse=True)
     assert 0 < sum(shares) <= found["attention_total"] + 1e-4 <= 1.001
     assert all(b["age_s"] > 0 for b in found["behaviours"])
     assert all(b["title"] if b["kind"] == "browse" else b["query"] for b in found["behaviours"])
+    assert all(sum(b["modalities"].values()) == pytest.approx(1, abs=1e-3) for b in found["behaviours"])
+
+
+def test_without_what_it_retrieved_a_candidate_is_scored_on_the_rest(scorer: Scorer, trained: Trained) -> None:
+    now = trained.windows.end
+    read = scorer._store.sequence("user-3", now)
+    ids = np.array([entity_id(ITEMS[0])], np.uint64)
+    retrieved = scorer.scoring(read.records, ids, "milk", now).places[0]
+    assert len(read.records) > len(retrieved) > 0
+    answer = scorer.score("user-3", ITEMS, query="milk", time_ms=now, explain=ITEMS[:1])
+    Online().append({"user-rest": np.delete(read.records, retrieved)})
+    rest = scorer.score("user-rest", ITEMS[:1], query="milk", time_ms=now)
+    assert answer.explanations[0]["rate_without"] == pytest.approx(rest.rates[0], abs=1e-6)
+    assert answer.explanations[0]["rate_without"] != pytest.approx(answer.rates[0], abs=1e-6)
+
+
+def test_modalities_add_up_to_the_match(scorer: Scorer, trained: Trained) -> None:
+    read = scorer._store.sequence("user-3", trained.windows.end)
+    ids = np.array([entity_id(ITEMS[0])], np.uint64)
+    scored = scorer.scoring(read.records, ids, "milk", trained.windows.end)
+    chosen = read.records[scored.places[0]]
+    explainer = scorer._explainer
+    found = explainer.match(chosen, Online().items(chosen["item"].tolist()), scored.folded[0])
+    assert found is not None
+    rows = scored.items.rows[0][scored.places[0]], scored.queries.rows[0][scored.places[0]]
+    keys = scored.items.parts.take(rows[0]) + scored.queries.parts.take(rows[1])
+    searches = chosen["item"] == 0
+    without_item = scorer.bundle.items.parts[0] @ scored.folded[0]
+    expected = keys @ scored.folded[0] - np.where(searches, without_item, 0)
+    assert found.sum(1) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_store_that_is_away_costs_the_sequence_never_the_answer(
     scorer: Scorer, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = scorer._online._provider.online_store
+    store = scorer._store.online._provider.online_store
     connection = store._conn
     store._conn = broken = sqlite3.connect(":memory:", check_same_thread=False)
     broken.close()
@@ -151,4 +181,4 @@ def test_a_store_that_is_away_costs_the_sequence_never_the_answer(
     assert answer.degraded[0].startswith("store:")
     assert answer.rates[0] is not None
     assert answer.rates[1] is None
-    assert dataclasses.replace(answer).length == 0
+    assert answer.length == 0

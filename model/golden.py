@@ -1,0 +1,47 @@
+"""GOLDEN requests: what a bundle must answer, as training computes it; a scorer that answers otherwise refuses the bundle.
+
+Letters: g requests, l records of all of them, c candidates of each.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.record import Records
+
+FILE = "golden.npz"
+TOLERANCE = 1e-4
+"""Rates may differ by this much: sums are taken in another order."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """records [l] with offsets [g + 1]; times [g] (ms), queries [g] ("": none), candidates' ids [g, c], rates [g, c]."""
+
+    records: Records
+    offsets: NDArray[np.int64]
+    times: NDArray[np.int64]
+    queries: NDArray[np.str_]
+    candidates: NDArray[np.uint64]
+    rates: NDArray[np.float64]
+
+    def __iter__(self) -> Iterator[tuple[Records, int, str, NDArray[np.uint64], NDArray[np.float64]]]:
+        """(records, time, query, candidates, rates) of each request."""
+        for i in range(len(self.times)):
+            here = slice(self.offsets[i], self.offsets[i + 1])
+            yield self.records[here], int(self.times[i]), str(self.queries[i]), self.candidates[i], self.rates[i]
+
+    def save(self, folder: Path) -> None:
+        """Write `golden.npz`."""
+        np.savez(folder / FILE, allow_pickle=False, **vars(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Golden | None":
+        """Read `golden.npz`; None where a bundle of an earlier version has none."""
+        if not (folder / FILE).exists():
+            return None
+        with np.load(folder / FILE) as stored:
+            return cls(**{name: stored[name] for name in stored.files})

@@ -1,0 +1,173 @@
+"""Admission, counters, freshness, patience, the client: each alone."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import SeminarError
+from features.online import Online
+from features.record import RECORD
+from features.state import Watermark, write_watermarks
+from model.serve.admission import Admission
+from model.serve.client import Client
+from model.serve.counters import Counters
+from model.serve.freshness import Watch
+from model.serve.refusals import Refused
+from model.serve.store import Recent, Store, until
+
+
+def test_what_would_wait_behind_too_many_is_refused_at_once() -> None:
+    async def run() -> None:
+        counters, hold = Counters(), threading.Event()
+        admission = Admission(counters, waiting=1)
+        far = time.monotonic() + 60
+        first = asyncio.create_task(admission.run(lambda: hold.wait(20) and "first", far))
+        second = asyncio.create_task(admission.run(lambda: "second", far))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused) as refused:
+            await admission.run(lambda: "third", far)
+        assert refused.value.status == 503
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        with pytest.raises(Refused, match="queue"):
+            await admission.run(lambda: "fourth", far)
+        hold.set()
+        assert (await first, await second) == ("first", "second")
+        await asyncio.sleep(0.05)
+        assert await admission.run(lambda: "later", far) == "later"
+        admission.close()
+        assert 'seminar_score_requests_total{outcome="shed"} 2.0' in counters.exposition().decode()
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_never_begun() -> None:
+    async def run() -> None:
+        hold, begun = threading.Event(), []
+        admission = Admission(Counters(), waiting=5)
+        first = asyncio.create_task(admission.run(lambda: hold.wait(20), time.monotonic() + 60))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused) as refused:
+            await admission.run(lambda: begun.append(1), time.monotonic() + 0.05)
+        assert refused.value.status == 504
+        hold.set()
+        await first
+        assert await admission.run(lambda: "next", time.monotonic() + 60) == "next"
+        assert begun == []
+        admission.close()
+
+    asyncio.run(run())
+
+
+def test_workers_figures_are_summed() -> None:
+    counters = Counters(2)
+    for worker in (0, 1):
+        counters.worker = worker
+        counters.count("seminar_score_requests", "ok", 2)
+        counters.observe("total", 0.003)
+        counters.set("seminar_score_waiting", worker + 1)
+    text = counters.exposition().decode()
+    assert 'seminar_score_requests_total{outcome="ok"} 4.0' in text
+    assert 'seminar_score_seconds_bucket{le="0.002",stage="total"} 0.0' in text
+    assert 'seminar_score_seconds_bucket{le="0.004",stage="total"} 2.0' in text
+    assert 'seminar_score_seconds_sum{stage="total"} 0.006' in text
+    assert 'seminar_score_waiting{worker="1"} 2.0' in text
+
+
+def test_stale_is_an_old_watermark_not_a_quiet_user(home: Path) -> None:
+    online = Online()
+    watch, now = Watch(Store(online), home, limit_s=60), int(time.time() * 1000)
+    watch.look()
+    assert watch.now()["stale"] is None
+    assert watch.degraded() == []
+    write_watermarks(online, {"seminar.search/0": Watermark(5, now), "seminar.browse/1": Watermark(9, now - 1000)})
+    watch.look()
+    fresh = watch.now()
+    assert fresh["stale"] is False
+    assert fresh["age_s"] is not None
+    assert 1 <= fresh["age_s"] < 30
+    write_watermarks(online, {"seminar.browse/1": Watermark(9, now - 100_000), "seminar.item/0": Watermark(1, 0)})
+    watch.look()
+    assert watch.now()["stale"] is True
+    assert [reason.split(":")[0] for reason in watch.degraded()] == ["stale"]
+
+
+def test_a_store_that_hangs_counts_as_away_and_the_last_sequence_serves(home: Path) -> None:
+    online = Online()
+    records = np.zeros(3, RECORD)
+    records["time"] = [1, 2, 3]
+    online.append({"u": records})
+    store, hold = Store(online, patience=0.1), threading.Event()
+    assert len(store.sequence("u", 2).records) == 2
+    assert store.sequence("nobody", 9).known is False
+    real = online.sequence
+    online.sequence = lambda user: hold.wait(20) and real(user)  # type: ignore[method-assign,return-value,assignment]
+    begin = time.monotonic()
+    read = store.sequence("u", 9)
+    assert [reason.split(":")[0] for reason in read.degraded] == ["store", "recent sequence"]
+    assert len(read.records) == 3
+    other = store.sequence("v", 9)
+    assert [reason.split(":")[0] for reason in other.degraded] == ["store"]
+    assert time.monotonic() - begin < 5  # the second did not wait for the hanging one
+    online.sequence = real  # type: ignore[method-assign]
+    hold.set()
+    time.sleep(0.6)
+    assert store.sequence("u", 9).degraded == []
+
+
+def test_recent_sequences_keep_within_their_bytes() -> None:
+    recent = Recent(RECORD.itemsize * 10)
+    for number in range(5):
+        recent.put(f"u{number}", np.zeros(4, RECORD))
+    assert [recent.get(f"u{number}") is not None for number in range(5)] == [False, False, False, True, True]
+    assert len(until(np.zeros(0, RECORD), 5)) == 0
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[str, list[str]]]:
+    """A server that is too busy twice, then answers."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["X-Deadline-Ms"])
+            self.send_response(503 if len(seen) < 3 else 200)
+            self.send_header("Retry-After", "0")
+            problem = {"field": "queue", "value": "9", "problem": "is full", "remedy": "come again"}
+            body = json.dumps({"ready": True} if len(seen) > 2 else {"error": problem}).encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_client_comes_again_within_its_deadline(busy: tuple[str, list[str]]) -> None:
+    url, seen = busy
+    with Client(url, timeout=5, retries=2) as client:
+        assert client.health() == {"ready": True}
+    left = [int(x) for x in seen]
+    assert len(left) == 3
+    assert 5000 >= left[0] > left[1] > left[2] > 0
+
+
+def test_the_client_gives_up_when_its_deadline_does_not_allow_more(busy: tuple[str, list[str]]) -> None:
+    url, seen = busy
+    with Client(url, timeout=5, retries=1) as client, pytest.raises(SeminarError, match="is full"):
+        client.health()
+    assert len(seen) == 2
