@@ -4,7 +4,7 @@
 
 A real broker (KAFKA_HOME), consumer, scorer and Airflow (`seminar airflow --run`: LocalExecutor), each a process. For each
 day: a home in which a champion is served, made from `length` imported days; broker, consumer and scorer start; the day is
-produced to Kafka; Airflow starts, with `labels` due every other minute; nothing is touched any more. A good day is served when
+produced to Kafka; Airflow starts, with `labels` due every other minute; nobody touches anything. A good day is served when
 the scorer answers with another version; a poisoned one has been stopped when a task failed: the champion must serve on.
 
 chain_s: from the first task of the run that closes the day until the scorer was found to serve the new version; parse_s:
