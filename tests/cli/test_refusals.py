@@ -212,7 +212,7 @@ def test_a_missing_extra_is_named(
     [
         ({"format": 1, "feature_service": "ctr_v1"}, "bundle.format", "1"),
         ({"format": 99, "feature_service": "ctr_v1"}, "bundle.format", "99"),
-        ({"format": 3, "feature_service": "ctr_v0"}, "bundle.feature_service", "ctr_v0"),
+        ({"format": 4, "feature_service": "ctr_v0"}, "bundle.feature_service", "ctr_v0"),
         (None, "bundle", "v000001"),
     ],
 )
