@@ -17,6 +17,7 @@ class Bench(StrEnum):
     alignment = "alignment"
     append = "append"
     capacity = "capacity"
+    chain = "chain"
     consume = "consume"
     faults = "faults"
     recall = "recall"
@@ -29,5 +30,5 @@ class Bench(StrEnum):
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(context: typer.Context, name: Bench) -> None:
     """Measure on this machine; options of the bench itself follow its name (`seminar bench consume --help`)."""
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name.value}", *context.args]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", name.value, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=REPOSITORY).returncode)

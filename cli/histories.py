@@ -75,6 +75,40 @@ def _row(found: dict[str, Any]) -> list[str]:
 
 
 @app.command()
+def quality(
+    date: Annotated[str | None, typer.Argument(help="UTC date; the dates with new events if absent.")] = None,
+    closed: Annotated[bool, typer.Option(help="The date is over: too little is a fault.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold dates of history against limits and the dates before; exit status 1 when one is not as it should be."""
+    from features import quality as looks
+
+    out, home = Output(as_json), settings().home
+    reports = [looks.check(home, name, closed=closed) for name in ([date] if date else looks.fresh(home))]
+    for report in reports:
+        out.line(f"{report['date']}: {report['events']:,} events, {report['impressions']:,} impressions")
+        rows = [(x["name"], x["value"], f"at {x['at']} {x['limit']}", x["why"] or x["passed"]) for x in report["checks"]]
+        out.table(["check", "value", "limit", "passed"], rows)
+    out.result({"dates": reports})
+    for report in reports:
+        looks.refuse(report)
+
+
+@app.command()
+def accept(
+    date: Annotated[str, typer.Argument(help="UTC date that is right though a check failed.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the report.")],
+    as_json: Json = False,
+) -> None:
+    """Let a date pass whatever its figures are: the training chain goes on."""
+    from features import quality as looks
+
+    out, report = Output(as_json), looks.accept(settings().home, date, reason)
+    out.line(f"{date} is accepted: {reason}")
+    out.result(report)
+
+
+@app.command()
 def parity(
     repair: Annotated[
         bool, typer.Option("--repair", help="Write what one side lacks from the other; removes nothing.")

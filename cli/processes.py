@@ -20,15 +20,17 @@ def free_port() -> int:
 
 
 class Child:
-    """A `seminar` command in a process of its own; a context manager that stops it."""
+    """A `seminar` command (or one of another module) in a process of its own; a context manager that stops it."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, environment: dict[str, str] | None = None, module: str = "cli.main"
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        self._name = f"seminar {arguments[0]}"
+        self._name = f"{'seminar' if module == 'cli.main' else module} {arguments[0]}"
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

@@ -1,6 +1,6 @@
 """Verbs of training and release: the same functions that the DAGs call, by hand."""
 
-from math import isnan
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +33,14 @@ Configuration = Annotated[Path | None, typer.Option(help="TOML with the tables m
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
+class Search(StrEnum):
+    """Which search unit."""
+
+    seminar = "seminar"
+    din_full = "din_full"
+    din_recent = "din_recent"
+
+
 @train_app.command("psu")
 def train_psu(
     t1: Date = None,
@@ -57,7 +65,7 @@ def train_psu(
 def train_ctr(
     psu: Annotated[str | None, typer.Option(help="PSU version to restore; the current one if absent.")] = None,
     scratch: Annotated[bool, typer.Option(help="Start from scratch instead.")] = False,
-    search: Annotated[str, typer.Option(help="seminar, din_full or din_recent.")] = "seminar",
+    search: Annotated[Search, typer.Option(help="The search unit: ours, or a baseline's.")] = Search.seminar,
     t1: Date = None,
     t2: Date = None,
     t3: Date = None,
@@ -71,12 +79,15 @@ def train_ctr(
     from model.config import Config
     from model.train.ctr import finetune
 
-    home = settings().home
+    home, windows = settings().home, windows_from(t1, t2, t3, end)
+    restored = None if scratch else psu or current(home / "psu")
+    if restored is None and not scratch and search is Search.seminar:
+        raise SeminarError("psu version", "", "is not published yet", "run `seminar train psu` first, or give --scratch")
     found = finetune(
         home,
-        windows=windows_from(t1, t2, t3, end),
-        psu=None if scratch else psu or current(home / "psu"),
-        search=search,
+        windows=windows,
+        psu=restored,
+        search=search.value,
         config=Config.load(config),
         seed=seed,
     )
@@ -147,28 +158,40 @@ def export(
 @app.command()
 def promote(
     bundle: Annotated[str, typer.Argument(help="Bundle version, e.g. v000002.")],
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Promote though this check has no figure: calibration without impressions, codes_recall of short histories."
-        ),
-    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Point the scorers to a bundle that passes the gate."""
-    from model.train import release
+    """Point the scorers to a bundle that passes the gate; checks that the data cannot support say so and do not stop it."""
+    from features.checks import missed
+    from features.history import read_sequences
+    from features.online import Online
+    from features.publish import current, path, verify
+    from model import bundle as bundles
+    from model.config import Config, Windows
+    from model.serve.smoke import smoke
+    from model.train import checkpoint, release
+    from model.train.duel import duel
+    from model.train.gate import gate
+    from model.train.retention import checkpoint_of
 
     out, home = Output(as_json), settings().home
-    judged = release.gate(home, bundle=bundle)
-    # Only what was not measured can be accepted: a figure that misses its limit cannot.
-    unmeasured = {x["name"] for x in judged["checks"] if x["value"] is None or isnan(x["value"])}
-    bad = [x for x in judged["checks"] if not x["passed"] and x["name"] not in unmeasured.intersection(accept or ())]
-    missed = [f"{x['name']} {x['value']} (limit {x['limit']})" for x in bad]
-    if missed:
-        raise SeminarError("bundle", bundle, f"failed the gate: {', '.join(missed)}", "the former one serves on")
-    found = release.promote(home, bundle=bundle)
+    folder, champion, compared = path(home / "bundles", bundle), current(home / "bundles"), None
+    verify(folder)
+    bundles.load(folder)  # what is wrong with the bundle itself comes first
+    mine = checkpoint_of(home, bundle)
+    if champion not in (None, bundle) and mine is not None:
+        facts = checkpoint.read(mine).facts
+        windows, config = Windows.from_dates(facts["windows"]), Config.load(facts["config"])
+        compared = duel(home, challenger=bundle, champion=str(champion), windows=windows, config=config)
+    asked = smoke(folder, read_sequences(home).user_ids[:20], online=Online())
+    judged = gate(home, bundle=bundle, duel=compared, smoke=asked)
+    for check in judged["checks"]:
+        if check["why"]:
+            out.line(f"not applicable: {check['name']}, {check['why']}")
+    if why := missed(judged["checks"]):
+        raise SeminarError("bundle", bundle, f"failed the gate: {why}", f"{champion or 'nothing'} serves on")
+    found = release.promote(home, bundle=bundle, champion=judged["champion"])
     out.line(f"bundle {found['bundle']} is served; before: {found['former'] or 'none'}")
-    out.result(found)
+    out.result(found | {"checks": judged["checks"]})
 
 
 @app.command()
@@ -179,4 +202,27 @@ def rollback(as_json: Json = False) -> None:
     found = release.rollback(settings().home)
     out = Output(as_json)
     out.line(f"bundle {found['bundle']} is served again; withdrawn: {found['former']}")
+    out.result(found)
+
+
+@app.command()
+def lineage(
+    bundle: Annotated[str | None, typer.Argument(help="Bundle version; the served one if absent.")] = None,
+    as_json: Json = False,
+) -> None:
+    """From a bundle back to its checkpoint, codebooks, PSU, the history partitions that they read, and the code."""
+    from model.train.lineage import lineage as trace
+
+    out, found = Output(as_json), trace(settings().home, bundle)
+    code, history = found["code"], found["history"]
+    out.line(f"bundle {found['bundle']}{' (served)' if found['served'] else ''}, exported {found['created']}")
+    out.line(
+        f"code: seminar {code.get('seminar')}, commit {code.get('commit')}{' (changed)' if code.get('changed') else ''}"
+    )
+    out.line(f"checkpoint {found['checkpoint']}; codebooks {found['codebooks']['version']}; psu {found['psu']['version']}")
+    out.line(f"history {history['version']}" + (f": {history['problem']}" if "problem" in history else ""))
+    out.table(["date", "rows"], [(day, str(rows)) for day, rows in history.get("partitions", {}).items()])
+    out.table(["metric", "value"], [(name, str(value)) for name, value in (found["metrics"] or {}).items()])
+    for move in found["promotions"]:
+        out.line(f"{move['time']}: {move['former']} -> {move['bundle']} ({move['reason']})")
     out.result(found)

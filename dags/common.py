@@ -1,4 +1,4 @@
-"""What the DAGs share: assets, retries, params, and how a run pins the versions that it reads.
+"""What the DAGs share: assets, retries, callbacks, params, and how a run pins the versions that it reads.
 
 Imported by the DAG files while they are parsed: neither torch, feast nor pyarrow here.
 """
@@ -13,18 +13,71 @@ from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRu
 
 from features.errors import SeminarError
 
+HISTORY = Asset("seminar://history")
+LABELS = Asset("seminar://labels")
 PSU = Asset("seminar://psu")
 CODEBOOKS = Asset("seminar://codebooks")
+CATALOGUE = Asset("seminar://catalogue")
 BUNDLE = Asset("seminar://bundle")
 
 # One slot: two trainings at once on one machine only slow each other down. Not max_active_runs, which strands asset events.
 TRAINING = "training"
 
+# Of DAGs that assets trigger. Those with a cron have none: with one, a fresh scheduler would at once run for the last tick.
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CUTS = ("t1", "t2", "t3", "end")
 
+
+def ended(context: Mapping[str, Any]) -> None:
+    """Note the end of a task where the page of the last runs reads it."""
+    from features.journal import note
+    from features.settings import settings
+
+    task, error = context["ti"], context.get("exception")
+    begun, now = getattr(task, "start_date", None), datetime.now(UTC)
+    note(
+        settings().home,
+        dag=task.dag_id,
+        run=task.run_id,
+        task=task.task_id,
+        map_index=task.map_index,
+        attempt=task.try_number,
+        state="failed" if error else "success",
+        begun=begun.isoformat() if begun else None,
+        seconds=round((now - begun).total_seconds(), 1) if begun else None,
+        error=str(error) if error else None,
+    )
+
+
+def failed(context: Mapping[str, Any]) -> None:
+    """Note the failure, and alert."""
+    from features.alerts import alert
+    from features.settings import settings
+
+    ended(context)
+    task = context["ti"]
+    alert(
+        settings().home,
+        "a task failed",
+        dag=task.dag_id,
+        run=task.run_id,
+        task=task.task_id,
+        error=str(context.get("exception")),
+        runbook="docs/operations.md#a-task-failed",
+    )
+
+
+class LateRule(RetryRule):  # type: ignore[misc]  # typed as Any
+    """A rule whose exceptions are imported when a task failed, not when the folder is parsed."""
+
+    def __post_init__(self) -> None:
+        return
+
+
 DEFAULTS: dict[str, Any] = {
     "owner": "seminar",
+    "on_success_callback": ended,
+    "on_failure_callback": failed,
     "retries": 2,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": 2.0,
@@ -34,6 +87,11 @@ DEFAULTS: dict[str, Any] = {
             RetryRule("features.errors.SeminarError", RetryAction.FAIL, reason="The data or the settings are refused"),
             RetryRule(["builtins.FileNotFoundError", "builtins.PermissionError"], RetryAction.FAIL),
             RetryRule(["builtins.OSError", "sqlite3.OperationalError"], RetryAction.RETRY, reason="May pass by itself"),
+            LateRule(
+                ["kafka.errors.KafkaError", "redis.exceptions.RedisError", "airflow.sdk.exceptions.AirflowRuntimeError"],
+                RetryAction.RETRY,
+                reason="A broker, a store or Airflow's own server is away",
+            ),
         ],
         default=RetryAction.FAIL,
     ),
@@ -90,6 +148,22 @@ def settings_param() -> Param:
     )
 
 
+def dry_param(what: str) -> Param:
+    """Whether to look only."""
+    return Param(False, type="boolean", title="Dry run", description_md=f"Look and say what would be done: {what}.")
+
+
+def date_param() -> Param:
+    """A date of history."""
+    return Param(
+        None,
+        type=["string", "null"],
+        format="date",
+        title="Date",
+        description_md="UTC date of the events. Empty: the one that the schedule (or the backfill) names.",
+    )
+
+
 def version_param(what: str) -> Param:
     """A published version to build upon."""
     return Param(
@@ -134,6 +208,31 @@ def pinned(kind: Path, named: str | None, extra: Mapping[str, Any]) -> str:
     return str(version)
 
 
+def pinned_history(home: Path, named: str | None, extra: Mapping[str, Any], run: str) -> str:
+    """The version of history that the run reads, held for it: named by its params, else by its trigger, else made now."""
+    from features import versions
+    from features.compaction import compact
+    from model.train.retention import hold_for_run
+
+    version = named or extra.get("history")
+    if version is None:
+        compact(home)
+        version = versions.last(home)
+    if version is None:
+        raise SeminarError("history", home / "history", "is empty", "import or consume events first")
+    hold_for_run(home, version, run)
+    return str(version)
+
+
+def online(home: Path) -> Any:
+    """The online store of a home, or None where none was ever set up (`seminar apply`)."""
+    if not (home / "registry.db").exists():
+        return None
+    from features.online import Online
+
+    return Online()
+
+
 def lineage(folder: Path) -> dict[str, Any]:
     """What a published PSU or codebooks version says of itself: {"psu", "windows", "config"}, as far as it does."""
     for name in ("codebooks.json", "checkpoint.json"):
@@ -150,12 +249,17 @@ def pin_windows(params: Mapping[str, Any], extra: Mapping[str, Any], folder: Pat
 
 
 def pin_config(params: Mapping[str, Any], psu: Path | None = None) -> dict[str, Any]:
-    """The run's settings, checked and complete. The model's shapes are those of the PSU that it builds upon, if any."""
+    """The run's settings, checked and complete: its params', else those of `<home>/settings.toml`.
+
+    The model's shapes are those of the PSU that it builds upon, if any.
+    """
+    from features.settings import configured_tables, settings
     from model.config import Config
 
-    given = dict(params["settings"])
+    usual = configured_tables(settings().home)
+    given = {name: {**usual.get(name, {}), **params["settings"].get(name, {})} for name in ("model", "train")}
     if psu is not None:
-        given["model"] = {**lineage(psu).get("config", {}).get("model", {}), **given.get("model", {})}
+        given["model"] = {**lineage(psu).get("config", {}).get("model", {}), **params["settings"].get("model", {})}
     config = Config.load(given).as_dict()
     for name in ("psu_epochs", "ctr_epochs"):
         config["train"][name] = max(1, round(config["train"][name] * params.get("epochs", 1)))

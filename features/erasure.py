@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.fences import user_hash
-from features.history import EVENTS, IMPRESSIONS, QUERIES, milliseconds
+from features.history import CLICKS, EVENTS, IMPRESSIONS, LABELS, QUERIES, milliseconds
 from features.publish import sync
 from features.record import RECORD
 
@@ -42,12 +42,12 @@ def forget_named(home: Path) -> None:
 
 
 def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
-    """Remove events and impressions older than their user's fence (ms by user hash) from every file.
+    """Remove what is older than its user's fence (ms by user hash) from every file: events, impressions, clicks, labels.
 
     The queries that they named are noted before they go (`named`).
     """
     done = Erased()
-    for table in (EVENTS, IMPRESSIONS):
+    for table in (EVENTS, IMPRESSIONS, CLICKS, LABELS):
         for file in _files(home, table):
             try:
                 users = pq.read_table(file, columns=["user_id", "event_timestamp"], partitioning=None)
@@ -57,7 +57,8 @@ def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
             gone = milliseconds(users["event_timestamp"]) < limits
             if gone.any():
                 rows = pq.read_table(file, partitioning=None)
-                _note(home, _queries(table, rows.filter(pa.array(gone))))
+                if table in (EVENTS, IMPRESSIONS):
+                    _note(home, _queries(table, rows.filter(pa.array(gone))))
                 _replace(file, rows.filter(pa.array(~gone)))
                 done.rows += int(gone.sum())
                 done.files += 1

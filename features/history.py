@@ -28,6 +28,7 @@ from features.record import CAP
 from features.sequences import Histories as Histories
 
 EVENTS, ITEMS, QUERIES, IMPRESSIONS = "events", "items", "queries", "impressions"
+CLICKS, LABELS = "clicks", "labels"
 
 _TIME = pa.timestamp("us", "UTC")
 ORIGIN = ("topic", "partition", "offset")
@@ -60,6 +61,27 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("items", pa.list_(pa.int64())),
             ("positions", pa.list_(pa.int32())),
             ("place", pa.string()),
+            *_ORIGIN,
+        ]
+    ),
+    # Browses that name the impression they came from: a record has no room for it.
+    CLICKS: pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("event_timestamp", _TIME),  # of the browse
+            ("impression_id", pa.string()),
+            ("item", pa.int64()),
+            *_ORIGIN,
+        ]
+    ),
+    # What features.labels joined; of an impression the row that was written last holds.
+    LABELS: pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("event_timestamp", _TIME),  # of the impression
+            ("impression_id", pa.string()),
+            ("clicked", pa.list_(pa.int64())),
+            ("complete", pa.bool_()),  # its window was over when it was joined
             *_ORIGIN,
         ]
     ),
@@ -194,7 +216,32 @@ def read_impressions(
     home: Path, since_ms: int | None = None, until_ms: int | None = None, version: str | None = None
 ) -> pa.Table:
     """Each impression once, sorted by user and impression id, without what users had forgotten."""
-    rows = _one_of_each(read(home, IMPRESSIONS, since_ms, until_ms, version=version), ["user_id", "impression_id"])
+    return _unfenced(
+        home, _one_of_each(read(home, IMPRESSIONS, since_ms, until_ms, version=version), ["user_id", "impression_id"])
+    )
+
+
+def read_labels(
+    home: Path, since_ms: int | None = None, until_ms: int | None = None, version: str | None = None
+) -> pa.Table:
+    """The newest label of each impression shown in [since, until), sorted by user and impression id."""
+    rows = read(home, LABELS, since_ms, until_ms, version=version)
+    return _unfenced(home, _one_of_each(rows, ["user_id", "impression_id"], ("arrived",)))
+
+
+def read_clicks(
+    home: Path, since_ms: int | None = None, until_ms: int | None = None, version: str | None = None
+) -> pa.Table:
+    """Each browse that named its impression once, without what users had forgotten."""
+    return _unfenced(
+        home,
+        _one_of_each(
+            read(home, CLICKS, since_ms, until_ms, version=version), ["user_id", "impression_id", "item"], last=False
+        ),
+    )
+
+
+def _unfenced(home: Path, rows: pa.Table) -> pa.Table:
     fence = fences(home)
     if not fence:
         return rows

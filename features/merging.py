@@ -1,7 +1,8 @@
 """Merging files of one date into sorted ones without repeats, so that reading before and after gives the same.
 
-Of rows that repeat, the one stays that the readers in `features.history` would take: of events the one that arrived first,
-of items and impressions the one of the last origin, of queries the first of the date.
+Of rows that repeat, the one stays that the readers in `features.history` would take: of events the one that arrived
+first, of items and impressions the one of the last origin, of clicks of the first, of labels the one written last, of
+queries the first of the date.
 """
 
 import os
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.fences import Fences
-from features.history import CONTENT, EVENTS, IMPRESSIONS, ITEMS, ORIGIN, QUERIES, SCHEMAS, milliseconds
+from features.history import CLICKS, CONTENT, EVENTS, IMPRESSIONS, ITEMS, LABELS, ORIGIN, QUERIES, SCHEMAS, milliseconds
 from features.publish import sync
 from features.record import canonical_order
 from features.sequences import packed
@@ -42,6 +43,8 @@ _RULES = {
     ITEMS: _Rule(("item", "event_timestamp", *CONTENT), ORIGIN, True, 100_000),
     QUERIES: _Rule(("query",), ("event_timestamp", *ORIGIN), False, 1_000_000),
     IMPRESSIONS: _Rule(("user_id", "event_timestamp", "impression_id"), ORIGIN, True, 500_000),
+    CLICKS: _Rule(("user_id", "event_timestamp", "impression_id", "item"), ORIGIN, False, 1_000_000),
+    LABELS: _Rule(("user_id", "event_timestamp", "impression_id"), ("arrived", *ORIGIN), True, 1_000_000),
 }
 _NAMES = ("user_id", "topic", "partition", "place", "category", "brand")
 _NUMBERS = ("event_timestamp", "arrived", "offset")

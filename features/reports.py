@@ -13,10 +13,11 @@ from features.publish import sync
 
 def save(home: Path, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write `<home>/reports/<name>.json`, replacing a former one atomically; what was written, as `plain` makes it."""
-    folder = home / "reports"
+    file = home / "reports" / f"{name}.json"
+    folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Any] = plain(facts)
-    file, aside = folder / f"{name}.json", folder / f".{uuid.uuid4().hex}.tmp"
+    aside = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         aside.write_text(json.dumps(written, indent=1, allow_nan=False))
         sync(aside)

@@ -5,11 +5,24 @@
 `SEMINAR_KAFKA_CONFIG`                 a YAML file of kafka-python's client settings (TLS, SASL, ...); none by default
 `SEMINAR_API_KEYS`                     a file of API keys (model.serve.keys); none: the service listens on loopback only
 `SEMINAR_ONLINE_STORE`                 a YAML file whose `online_store` replaces that of feature_store.yaml
+`SEMINAR_SCORERS`                      addresses of the scorers, separated by commas, that a release is confirmed by
+`SEMINAR_ALERT_URL`                    where alerts are posted to, as JSON; none by default: they are in `alerts.jsonl` alone
+`SEMINAR_HOURLY`, `SEMINAR_DAILY`, `SEMINAR_HEALTH`   cron expressions (UTC) of the DAGs history, labels and health
+
+`<home>/settings.toml` holds what is not of the environment: tables `model` and `train` (model/config.py) for runs that are
+triggered, `quality` (features/quality.py), `release` (model/train/gate.py), `health` (model/train/health.py).
 """
 
 import os
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
+
+from features.errors import SeminarError
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The Feast repository: the folder with `feature_store.yaml`."""
@@ -24,6 +37,11 @@ class Settings:
     kafka_config: Path | None
     online_store: Path | None
     api_keys: Path | None = None
+    scorers: tuple[str, ...] = ()
+    alert_url: str | None = None
+    hourly: str = "0 * * * *"
+    daily: str = "30 2 * * *"
+    health: str = "*/15 * * * *"
 
     @property
     def history(self) -> Path:
@@ -69,7 +87,31 @@ def settings() -> Settings:
         kafka_config=_path("SEMINAR_KAFKA_CONFIG"),
         online_store=_path("SEMINAR_ONLINE_STORE"),
         api_keys=_path("SEMINAR_API_KEYS"),
+        scorers=tuple(filter(None, (x.strip().rstrip("/") for x in os.environ.get("SEMINAR_SCORERS", "").split(",")))),
+        alert_url=os.environ.get("SEMINAR_ALERT_URL") or None,
+        **{name: value for name in ("hourly", "daily", "health") if (value := os.environ.get(f"SEMINAR_{name.upper()}"))},
     )
+
+
+def configured_tables(home: Path) -> dict[str, Any]:
+    """`<home>/settings.toml`, or {} where there is none."""
+    file = home / "settings.toml"
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SeminarError("settings", file, f"cannot be read ({error})", "correct it") from None
+
+
+def configured(home: Path, table: str, kind: Callable[..., T]) -> T:
+    """A dataclass with what a table of `<home>/settings.toml` sets; SeminarError for a name that it does not have."""
+    given = configured_tables(home).get(table, {})
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in names:
+            raise SeminarError(f"settings.{table}", name, "is not known", f"use one of {', '.join(names)}")
+    return kind(**given)
 
 
 def _path(variable: str) -> Path | None:

@@ -130,6 +130,7 @@ class Applier:
             (history.QUERIES, queries),
             (history.EVENTS, records),
             (history.IMPRESSIONS, batch.impressions()),
+            (history.CLICKS, batch.clicks()),
         ):
             if len(rows):
                 history.write(self._home, table, rows, name)

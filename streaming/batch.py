@@ -87,6 +87,19 @@ class Batch:
         table = self._table(history.EVENTS, pairs, {"user_id": users, "sequence": packed})
         return table, _by_user(users, records)
 
+    def clicks(self) -> pa.Table:
+        """Browses that name the impression they came from."""
+        pairs = [pair for pair in self._of(BROWSE) if "impression_id" in pair[0].data]
+        return self._table(
+            history.CLICKS,
+            pairs,
+            {
+                "user_id": [event.key for event, _ in pairs],
+                "impression_id": [event.data["impression_id"] for event, _ in pairs],
+                "item": [signed(entity_id(event.data["item_id"])) for event, _ in pairs],
+            },
+        )
+
     def impressions(self) -> pa.Table:
         """Rows of the impressions table."""
         pairs = self._of(IMPRESSION)

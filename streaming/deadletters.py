@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from streaming.topics import DEADLETTER
 BODY = 800_000
 """Bytes kept of a body: with its headers a letter must fit where the message fitted, or it would block its partition."""
 _HEADER, _HEADERS = 1_000, 50
+NEAR = timedelta(days=2)
+"""A message that was refused this close to the time it claims belongs to the date that it claims."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Letter:
     value: str
     reason: str
     truncated_from: int = 0  # bytes of the body that came, where it was too large to be kept whole
+    refused_ms: int = 0  # when the broker took the letter; 0: unknown
 
     @property
     def origin(self) -> str:
@@ -189,7 +193,7 @@ def _letter(key: str, sent: Message) -> Letter:
     topic, partition, offset = facts["dl_origin"].rsplit("/", 2)
     message = Message(topic, int(partition), int(offset), sent.headers.get("dl_key"), sent.value, headers)
     truncated = int(facts.get("dl_truncated_from", 0))
-    return Letter(key, message, facts["dl_field"], facts["dl_value"], facts["dl_reason"], truncated)
+    return Letter(key, message, facts["dl_field"], facts["dl_value"], facts["dl_reason"], truncated, sent.timestamp_ms)
 
 
 def letters_in_file(home: Path) -> list[Letter]:
@@ -213,3 +217,21 @@ def letters_in_file(home: Path) -> list[Letter]:
 def read_all(bootstrap: str) -> Iterator[dict[str, Any]]:
     """Every letter in the topic as people read it: origin, field, value, reason, body."""
     return (letter.as_dict() for letter in letters_in_kafka(bootstrap))
+
+
+def dates(home: Path, bootstrap: str | None) -> dict[str, int]:
+    """How many letters there are by date (UTC): that of the event where its time is near, else that of the refusal."""
+    found: dict[str, int] = {}
+    for letter in [*letters_in_file(home), *(letters_in_kafka(bootstrap) if bootstrap else ())]:
+        refused = datetime.fromtimestamp(letter.refused_ms / 1000, UTC) if letter.refused_ms else None
+        try:
+            moment = datetime.fromisoformat(letter.message.headers.get("ce_time", b"").decode())
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except ValueError:
+            moment = None
+        if refused and (moment is None or abs(moment - refused) > NEAR):
+            moment = refused
+        if moment:
+            name = f"{moment.astimezone(UTC):%Y-%m-%d}"
+            found[name] = found.get(name, 0) + 1
+    return found

@@ -76,7 +76,7 @@ class KafkaBroker:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, patience: float = 90) -> None:
+    def start(self, patience: float = 240) -> None:
         """Start, and wait until the port answers; RuntimeError when it does not."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -4,6 +4,7 @@
 `GET  /v1/users/{user}/sequence`          what a user did                                       scope `read-sequence`
 `GET  /v2/health/live`, `/v2/health/ready`  the process answers; a bundle answers               no key
 `GET  /metrics`                           Prometheus                                            scope `admin`
+`GET  /inspect`, `/inspect/v1/...`        a page to see what the system sees (model.serve.inspect)  scope `admin`
 """
 
 import logging
@@ -18,7 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from features.errors import SeminarError
-from model.serve import refusals
+from model.serve import inspect, refusals
 from model.serve.admission import MOST_DEADLINE_S, Admission
 from model.serve.answers import EXAMPLE, Key, Ready, ScoreAnswer, ScoreRequest, UserSequence
 from model.serve.counters import CONTENT_TYPE
@@ -43,8 +44,10 @@ class Json(JSONResponse):
         return msgspec.json.encode(content)
 
 
-def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) -> FastAPI:
-    """The application around a service, which it starts and stops."""
+def create_app(
+    service: Service, keys: Keys | None = None, period: float = 1.0, outside: dict[str, inspect.Look] | None = None
+) -> FastAPI:
+    """The application around a service, which it starts and stops; outside: see `model.serve.inspect`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -111,6 +114,8 @@ def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) 
         """Figures of all workers, for Prometheus."""
         return Response(service.exposition(), media_type=CONTENT_TYPE)
 
+    app.include_router(inspect.page())
+    app.include_router(inspect.routes(service, outside or {}))
     return app
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from features.errors import SeminarError
 from model.nn.spec import Spec
 from model.train.dataset import Dataset
 
@@ -42,8 +43,16 @@ def write(folder: Path, spec: Spec, module: torch.nn.Module, ids: NDArray[np.uin
     (folder / FACTS).write_text(json.dumps({"spec": dataclasses.asdict(spec), **facts}, indent=1, default=str))
 
 
+def check(folder: Path) -> None:
+    """SeminarError where a folder holds no checkpoint."""
+    if not all((folder / name).exists() for name in (WEIGHTS, FACTS)):
+        remedy = "name the folder that `seminar train ctr` printed"
+        raise SeminarError("checkpoint", folder, f"holds no {WEIGHTS} and {FACTS}", remedy)
+
+
 def read(folder: Path) -> Checkpoint:
-    """Read a checkpoint."""
+    """Read a checkpoint; SeminarError where there is none."""
+    check(folder)
     weights = load_file(folder / WEIGHTS)
     facts = json.loads((folder / FACTS).read_text())
     ids = weights.pop(_IDS).numpy().view(np.uint64)
@@ -73,3 +82,12 @@ def map_tables(checkpoint: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.
     new = (rows == 0) & (vocabulary > 0)
     table[vocabulary[new]] = (sums / counts)[kinds[new]]
     return {**checkpoint.weights, name: table}
+
+
+def warm(module: torch.nn.Module, former: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.int64]) -> None:
+    """Start a module from a former one of its kind; SeminarError where a shape is another one."""
+    weights = map_tables(former, dataset, vocabulary)
+    other = [name for name, value in module.state_dict().items() if weights.get(name, value[:0]).shape != value.shape]
+    if other:
+        raise SeminarError("warm start", other[0], "has another shape in the former version", "start from scratch")
+    module.load_state_dict(weights)

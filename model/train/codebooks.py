@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.errors import SeminarError
 from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, Windows
@@ -103,16 +104,27 @@ def calibrate(
     return replace(books, coarse=calibrated(books.coarse, folded, keys, k))
 
 
-def build(home: Path, *, psu: str, windows: Windows, config: Config | None = None, seed: int = 0) -> dict[str, Any]:
+def build(
+    home: Path,
+    *,
+    psu: str,
+    windows: Windows,
+    config: Config | None = None,
+    seed: int = 0,
+    least: float = 0.0,
+    history: str | None = None,
+) -> dict[str, Any]:
     """Fit codebooks of growing sizes on a PSU's parts, measure each on held-out users, publish the first good enough.
 
+    least: recall below which nothing is published (SeminarError); it does not apply where no held-out history is long
+    enough to need a search. history: the version of history that is read.
     Returns {"version", "recall": [{"item_bytes", "query_bytes", "sub_bits", "opq", "bits", "recall", "recall_scan",
     "recall_cells"}], "chosen"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
     found = checkpoint.read(path(home / "psu", psu))
-    dataset = load(home, windows.t1, config.model)
+    dataset = load(home, windows.t1, config.model, history)
     module = found.spec.psu()
     module.load_state_dict(found.weights)
     backbone = module.eval().backbone
@@ -136,7 +148,11 @@ def build(home: Path, *, psu: str, windows: Windows, config: Config | None = Non
         if found_by["pq"] >= ENOUGH:
             break  # larger ones would not be chosen
     chosen = next((i for i, row in enumerate(rows) if row["recall"] >= ENOUGH), len(rows) - 1)
+    if rows[chosen]["recall"] < least:  # NaN, where nothing could be measured, is not
+        value = round(rows[chosen]["recall"], 4)
+        raise SeminarError("codebooks", f"recall {value}", f"is below {least}", "look at the PSU's losses; the former stay")
     facts = {"psu": psu, "windows": windows.as_dates(), "seed": seed, "recall": rows, "chosen": rows[chosen]}
+    facts["history"] = history
 
     def write(folder: Path) -> None:
         books[chosen].save(folder)

@@ -40,16 +40,18 @@ def finetune(
     search: str = "seminar",
     config: Config | None = None,
     seed: int = 0,
+    history: str | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train a click model on [t1, t2) and write its checkpoint below `<home>/checkpoints`.
+    """Train a click model on [t1, t2) of a version of history (or as it is now) and write its
+    checkpoint below `<home>/checkpoints`.
 
     dataset: the one as of t2, where it is loaded already.
     Returns {"checkpoint": folder, "restored": counts by fate, "losses": [mean by epoch], "labels", "seconds"}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    dataset = dataset or load(home, windows.t2, config.model)
+    dataset = dataset or load(home, windows.t2, config.model, history)
     rows = vocabulary(dataset, windows.t2, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
@@ -60,6 +62,7 @@ def finetune(
         report = restore(model, checkpoint.map_tables(pretrained, dataset, rows))
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
+    run["history"] = history
     resume = Resume(resume_file(home, dataset, run))
     standardise(model, dataset, rows, config.train, examples, windows.t2, seed)
     step_losses = _losses(model, dataset, rows, config.train, examples, windows.t2)

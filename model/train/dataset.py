@@ -43,6 +43,7 @@ class Dataset:
     encoder: str
     text_width: int
     image_width: int
+    version: str | None = None  # of history; None: as it was when this was read
 
     def history(self, user: int) -> History:
         """A user's whole history as tensors; a prefix is a number of its first behaviours."""
@@ -134,14 +135,14 @@ def _codes(names: list[str | None]) -> Ints:
     return np.array([-1, *(place[name] if name else -1 for name in names)], np.int64)
 
 
-def load(home: Path, until_ms: int, config: ModelConfig) -> Dataset:
-    """Read history as it stood before `until_ms`; encode distinct texts once (cached in `<home>/cache`)."""
-    histories = read_sequences(home, until_ms)
-    rows = read_items(home, until_ms).to_pylist()
+def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = None) -> Dataset:
+    """Read history (or one version of it) as it stood before `until_ms`; encode distinct texts once (in `<home>/cache`)."""
+    histories = read_sequences(home, until_ms, version=version)
+    rows = read_items(home, until_ms, version).to_pylist()
     for row in rows:
         row["id"] = row["item"] % (1 << 64)
     rows.sort(key=lambda row: row["id"])
-    queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms).to_pylist()})
+    queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms, version).to_pylist()})
     encoder = text_encoder(config.encoder)
     image_width = max((len(row["image_vector"] or b"") // 4 for row in rows), default=0)
     item_ids = np.array([row["id"] for row in rows], np.uint64)
@@ -164,4 +165,5 @@ def load(home: Path, until_ms: int, config: ModelConfig) -> Dataset:
         encoder=encoder.name,
         text_width=encoder.width,
         image_width=image_width,
+        version=version,
     )

@@ -43,8 +43,9 @@ def evaluate(
     config: Config | None = None,
     seed: int = 0,
     catalogue: int = 0,
+    history: str | None = None,
 ) -> dict[str, Any]:
-    """Compare methods on the same later events.
+    """Compare methods on the same later events, of a version of history where one is named.
 
     checkpoints: folder by method; catalogue: targets that are ranked among all items on sale as well (`catalogue_ndcg10`).
     Returns {"methods": [a row for each method and mode], "calibration": {method: ...}, "candidates": {mode: hash},
@@ -52,7 +53,7 @@ def evaluate(
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    dataset = load(home, windows.end, config.model)
+    dataset = load(home, windows.end, config.model, history)
     first, most = on_sale(home, dataset), config.train.eval_targets
     validation = [later(dataset, first, windows.t2, windows.t3, most, mode, seed) for mode in MODES]
     lists = [later(dataset, first, windows.t3, windows.end, most, mode, seed) for mode in MODES]

@@ -12,14 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.history import milliseconds, read_impressions
+from features.labels import CLICK_MS, clicked
 from features.record import KIND_BROWSE
 from model.nn.click import IMPRESSED, SAMPLED
 from model.train.dataset import SESSION_GAP_MS, Dataset, lookup
 from model.train.moments import Moments, Row, pad, session_time
 from model.train.negatives import Negatives
-
-CLICK_MS = 86_400_000
-"""A browse of a shown item within this time of the impression is a click."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -47,12 +45,13 @@ def browses(dataset: Dataset, user: int, since_ms: int, until_ms: int, least: in
 
 def impressions(home: Path, dataset: Dataset, since_ms: int, until_ms: int) -> dict[int, list[Shown]]:
     """Impressions in [since, until) by user, those only whose clicks are all known by `until` (the watermark)."""
-    rows: pa.Table = read_impressions(home, since_ms, until_ms - CLICK_MS)
+    rows: pa.Table = read_impressions(home, since_ms, until_ms - CLICK_MS, dataset.version)
+    clicks = clicked(home, since_ms, until_ms - CLICK_MS, dataset.version) if len(rows) else {}
     users = {name: i for i, name in enumerate(dataset.histories.user_ids)}
     found: dict[int, list[Shown]] = {}
     times = milliseconds(rows["event_timestamp"]) if len(rows) else np.zeros(0, np.int64)
     for row, shown_ms in zip(
-        rows.select(["user_id", "query", "items", "positions"]).to_pylist(), times.tolist(), strict=True
+        rows.select(["user_id", "impression_id", "query", "items", "positions"]).to_pylist(), times.tolist(), strict=True
     ):
         user = users.get(row["user_id"])
         if user is None:
@@ -60,8 +59,6 @@ def impressions(home: Path, dataset: Dataset, since_ms: int, until_ms: int) -> d
         here = slice(dataset.histories.offsets[user], dataset.histories.offsets[user + 1])
         history = dataset.histories.records[here]["time"]
         prefix = int(np.searchsorted(history, shown_ms))
-        last = int(np.searchsorted(history, shown_ms + CLICK_MS, "right"))
-        clicked = dataset.item_rows[here][prefix:last]
         if prefix < len(history) and history[prefix] - shown_ms <= SESSION_GAP_MS:
             prefix = int(dataset.basket_starts[here][prefix])
         items = lookup(dataset.item_ids, np.array(row["items"], np.int64).view(np.uint64))
@@ -73,7 +70,7 @@ def impressions(home: Path, dataset: Dataset, since_ms: int, until_ms: int) -> d
             int(query),
             items[known],
             np.array(row["positions"], np.int64)[known],
-            np.isin(items[known], clicked[clicked > 0]),
+            np.isin(np.array(row["items"], np.int64)[known], clicks[row["user_id"], row["impression_id"]]),
         )
         if len(shown.items):
             found.setdefault(user, []).append(shown)

@@ -21,6 +21,7 @@ from model.train import checkpoint
 from model.train.codebooks import calibrate, encode_all, held_out_recall, population
 from model.train.dataset import load
 from model.train.golden import golden
+from model.train.lineage import code
 from model.train.popularity import Popularity
 
 
@@ -33,6 +34,7 @@ def export(
     metrics: dict[str, Any],
     config: Config | None = None,
     seed: int = 0,
+    history: str | None = None,
 ) -> dict[str, Any]:
     """Publish a bundle, without pointing to it. `metrics` is what `evaluate` returned, with the method `seminar`.
 
@@ -42,7 +44,7 @@ def export(
     tune()
     config, begin = config or Config(), time.monotonic()
     found = checkpoint.read(Path(checkpoint_folder))
-    dataset = load(home, windows.end, config.model)
+    dataset = load(home, windows.end, config.model, history)
     model = found.spec.click()
     model.load_state_dict(found.weights)
     vocabulary = found.vocabulary(dataset)
@@ -97,7 +99,9 @@ def export(
             "psu": found.facts["psu"],
             "codebooks": codebooks,
             "checkpoint": Path(checkpoint_folder).name,
+            "history": history,
             "seed": found.facts["seed"],
+            "code": code(),
             "candidates": metrics.get("candidates"),
             "seminar": version("seminar"),
             "torch": version("torch"),

@@ -86,7 +86,7 @@ def _joined(parts: Iterable[NDArray[np.int64]]) -> Ints:
 
 def on_sale(home: Path, dataset: Dataset) -> Ints:
     """[n + 1] when each item first came up, in an `item` event or a browse (ms)."""
-    rows = read(home, ITEMS, columns=["item", "event_timestamp"])
+    rows = read(home, ITEMS, columns=["item", "event_timestamp"], version=dataset.version)
     first = np.full(len(dataset.item_ids) + 1, np.iinfo(np.int64).max)
     if len(rows):
         ids = rows["item"].to_numpy().view(np.uint64)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from features.publish import point, publish
+from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
 from model.nn.psu import PSU, alignment_loss, next_pair_loss, relevance_loss
@@ -45,29 +45,43 @@ def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") ->
 
 
 def pretrain(
-    home: Path, *, windows: Windows, config: Config | None = None, seed: int = 0, dataset: Dataset | None = None
+    home: Path,
+    *,
+    windows: Windows,
+    config: Config | None = None,
+    seed: int = 0,
+    warm: str | None = None,
+    history: str | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train and publish a PSU from what happened before t1; the pointer moves to it.
 
+    warm: the PSU version to start from; without it from scratch. history: the version of history that is read;
     dataset: the one as of t1, where it is loaded already.
-    Returns {"version", "losses": {objective: [mean by epoch]}, "seconds", "data"}.
+    Returns {"version", "losses": {objective: [mean by epoch]}, "warm", "seconds", "data"}.
     """
     tune()
     config = config or Config()
     begin = time.monotonic()
-    dataset = dataset or load(home, windows.t1, config.model)
+    dataset = dataset or load(home, windows.t1, config.model, history)
     rows = vocabulary(dataset, windows.t1, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)))
     psu = spec.psu()
+    starts = 0
+    if warm is not None:
+        former = checkpoint.read(path(home / "psu", warm))
+        checkpoint.warm(psu, former, dataset, rows)
+        starts = former.facts.get("warm_starts", 0) + 1
     pairs = Pairs(dataset, windows.t1, config.train.negatives)
-    run = {"windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
+    run = {"windows": windows.as_dates(), "config": config.as_dict(), "seed": seed, "warm": warm, "history": history}
     resume = Resume(resume_file(home, dataset, {"method": "psu", **run}))
     step_losses = _losses(psu, dataset, rows, config.train, pairs)
     losses = fit(psu, pairs.users, config.train, config.train.psu_epochs, seed, step_losses, resume)
     losses.pop("total")
     facts = {
         **run,
+        "warm_starts": starts,
         "encoder": dataset.encoder,
         "losses": losses,
         "data": {
@@ -88,7 +102,8 @@ def pretrain(
     version = publish(home / "psu", build, check)
     point(home / "psu", version)
     finished(resume)
-    return {"version": version, "losses": losses, "seconds": round(time.monotonic() - begin, 1), "data": facts["data"]}
+    seconds = round(time.monotonic() - begin, 1)
+    return {"version": version, "losses": losses, "warm": warm, "seconds": seconds, "data": facts["data"]}
 
 
 def _losses(psu: PSU, dataset: Dataset, rows: Ints, train: TrainConfig, pairs: Pairs) -> Losses:

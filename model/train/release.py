@@ -1,4 +1,4 @@
-"""The gate between an exported bundle and the scorer, promotion and rollback.
+"""Promotion and rollback of bundles; what they must pass is in `model.train.gate`.
 
 Promotion is one replacement of the pointer file; the log of promotions (`promotions.jsonl` beside it) is what a rollback
 reads. Both are safe to repeat: pointing to what is served already changes nothing.
@@ -6,7 +6,6 @@ reads. Both are safe to repeat: pointing to what is served already changes nothi
 
 import json
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,57 +13,23 @@ from typing import Any
 import model.bundle as bundles
 from features.errors import SeminarError
 from features.publish import current, path, point, sync, verify, versions
+from model.train.lineage import LOG, promotions
 
-LOG = "promotions.jsonl"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a bundle must reach. GAUC is compared with the champion's own figure on its own test window."""
-
-    gauc: float = 0.55
-    gauc_loss: float = 0.01
-    codes_recall: float = 0.9
-    calibration: float = 0.25  # |mean predicted / observed rate - 1| on later impressions
+ROLLBACK = "rollback from"
 
 
-def gate(home: Path, *, bundle: str, limits: Limits | None = None) -> dict[str, Any]:
-    """Load a bundle as the scorer would and hold its figures against the limits.
+def promote(home: Path, *, bundle: str, reason: str = "promoted", champion: str | None = None) -> dict[str, Any]:
+    """Point the scorers to a bundle, after checking that it is whole and loads; what was served before is logged.
 
-    Returns {"bundle", "passed", "checks": [{"name", "value", "limit", "passed"}]}; a figure that is missing does not pass.
+    champion: the bundle that it was compared with, if any; SeminarError when another one is served meanwhile.
     """
-    limits = limits or Limits()
-    kind = home / "bundles"
-    folder = path(kind, bundle)
-    verify(folder)
-    manifest = bundles.load(folder).manifest
-    metrics = manifest["metrics"]
-    champion = current(kind)
-    least = limits.gauc
-    if champion and champion != bundle:
-        served = json.loads((path(kind, champion) / bundles.MANIFEST).read_text())["metrics"].get("gauc")
-        least = max(least, served - limits.gauc_loss) if served is not None else least
-    ratio = metrics.get("predicted_to_observed")
-    checks = [
-        _check("gauc", metrics.get("gauc"), round(least, 4), at_least=True),
-        _check("codes_recall", metrics.get("codes_recall"), limits.codes_recall, at_least=True),
-        _check("calibration", None if ratio is None else abs(ratio - 1), limits.calibration, at_least=False),
-    ]
-    return {"bundle": bundle, "passed": all(check["passed"] for check in checks), "checks": checks}
-
-
-def _check(name: str, value: float | None, limit: float, *, at_least: bool) -> dict[str, Any]:
-    passed = value is not None and (value >= limit if at_least else value <= limit)
-    return {"name": name, "value": value, "limit": limit, "at": "least" if at_least else "most", "passed": passed}
-
-
-def promote(home: Path, *, bundle: str, reason: str = "promoted") -> dict[str, Any]:
-    """Point the scorers to a bundle, after checking that it is whole and loads; what was served before is logged."""
     kind = home / "bundles"
     folder = path(kind, bundle)
     verify(folder)
     bundles.load(folder)
     former = current(kind)
+    if champion is not None and former not in (champion, bundle):
+        raise SeminarError("champion", former, f"is not the one that was compared ({champion})", "run the DAG ctr again")
     if former != bundle:
         entry = {"time": datetime.now(UTC).isoformat(), "bundle": bundle, "former": former, "reason": reason}
         with (kind / LOG).open("a") as log:
@@ -80,10 +45,10 @@ def rollback(home: Path) -> dict[str, Any]:
     """Point back to what was served before the newest promotion of the current bundle."""
     kind = home / "bundles"
     serving = current(kind)
-    log = kind / LOG
-    entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    former = next((entry["former"] for entry in reversed(entries) if entry["bundle"] == serving), None)
+    # A rollback is not what is rolled back: after it, another one goes further back, not forth again.
+    moves = [entry for entry in promotions(home) if not entry["reason"].startswith(ROLLBACK)]
+    former = next((entry["former"] for entry in reversed(moves) if entry["bundle"] == serving), None)
     if former is None:
         known = ", ".join(versions(kind)) or "none"
         raise SeminarError("bundle", serving, "has no former version", f"name one: `seminar promote` ({known})")
-    return promote(home, bundle=former, reason=f"rollback from {serving}")
+    return promote(home, bundle=former, reason=f"{ROLLBACK} {serving}")

@@ -20,13 +20,16 @@ airflow.prepare(Path(sys.argv[1]))
 from airflow.dag_processing.dagbag import BundleDagBag
 before = set(sys.modules)
 bag = BundleDagBag(airflow.DAGS, bundle_path=airflow.DAGS, bundle_name="dags-folder")
-heavy = [name for name in ("torch", "feast", "pyarrow", "duckdb", "faiss") if name in set(sys.modules) - before]
+names = ("torch", "feast", "pyarrow", "duckdb", "faiss", "kafka", "numpy")
+heavy = [name for name in names if name in set(sys.modules) - before]
 def described(dag):
     timetable = dag.timetable
-    triggers = [] if dag.dag_id == "psu" else [asset.name for asset in timetable.asset_condition.objects]
+    condition = getattr(timetable, "asset_condition", None)
+    triggers = [asset.name for asset in getattr(condition, "objects", ())]
     params = {name: dag.params.get_param(name) for name in dag.params}
     return {
         "catchup": dag.catchup,
+        "active": dag.max_active_runs,
         "doc": dag.doc_md,
         "schedule": type(timetable).__name__,
         "triggers": triggers,
@@ -37,6 +40,8 @@ def described(dag):
                 "pool": task.pool,
                 "outlets": [asset.name for asset in task.outlets],
                 "retries": task.retries,
+                "calls": bool(task.on_failure_callback) and bool(task.on_success_callback),
+                "reschedules": getattr(task, "mode", "") == "reschedule",
             }
             for task in dag.tasks
         },
@@ -46,7 +51,11 @@ found = {"errors": bag.import_errors, "heavy": heavy, "dags": {name: described(d
 policy = bag.dags["psu"].tasks[0].retry_policy
 from features.errors import SeminarError
 import sqlite3
+from kafka.errors import KafkaConnectionError
+from redis.exceptions import ConnectionError as RedisAway
 errors = {
+    "broker": KafkaConnectionError(),
+    "store": RedisAway(),
     "refused": SeminarError("a", 1, "b", "c"),
     "connection": ConnectionRefusedError(),
     "timeout": TimeoutError(),
@@ -70,20 +79,42 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
+DAGS = {"history", "labels", "psu", "codebooks", "ctr", "health"}
+
+
 def test_every_file_imports_and_nothing_heavy_comes_along(found: dict[str, Any]) -> None:
     assert found["errors"] == {}
     assert found["heavy"] == []
-    assert set(found["dags"]) >= {"psu", "codebooks", "ctr"}
+    assert set(found["dags"]) == DAGS
 
 
 def test_the_chain_hangs_together_by_assets(found: dict[str, Any]) -> None:
     dags = found["dags"]
-    assert dags["psu"]["schedule"] == "CronTriggerTimetable"
-    assert dags["psu"]["tasks"]["pretrain"]["outlets"] == ["seminar://psu"]
-    assert dags["codebooks"]["triggers"] == ["seminar://psu"]
-    assert dags["codebooks"]["tasks"]["build"]["outlets"] == ["seminar://codebooks"]
-    assert dags["ctr"]["triggers"] == ["seminar://codebooks"]
-    assert dags["ctr"]["tasks"]["promote"]["outlets"] == ["seminar://bundle"]
+    assert dags["history"]["schedule"] == "CronPartitionTimetable"
+    assert {dags[name]["schedule"] for name in ("labels", "health")} == {"CronTriggerTimetable"}
+    outlets = {
+        (dag, asset): name
+        for dag, found_ in dags.items()
+        for name, task in found_["tasks"].items()
+        for asset in task["outlets"]
+    }
+    assert outlets == {
+        ("history", "seminar://history"): "compact",
+        ("labels", "seminar://labels"): "close",
+        ("psu", "seminar://psu"): "pretrain",
+        ("codebooks", "seminar://codebooks"): "build",
+        ("codebooks", "seminar://catalogue"): "assemble",
+        ("ctr", "seminar://bundle"): "confirm",
+    }
+    assert {name: dag["triggers"] for name, dag in dags.items() if dag["triggers"]} == {
+        "psu": ["seminar://labels"],
+        "codebooks": ["seminar://psu"],
+        "ctr": ["seminar://codebooks"],
+    }
+
+
+def test_no_event_of_an_asset_is_stranded_by_a_limit_of_runs(found: dict[str, Any]) -> None:
+    assert all(found["dags"][name]["active"] > 1 for name in ("psu", "codebooks", "ctr"))
 
 
 def test_versions_are_pinned_first_and_promotion_comes_after_the_gate(found: dict[str, Any]) -> None:
@@ -92,8 +123,19 @@ def test_versions_are_pinned_first_and_promotion_comes_after_the_gate(found: dic
     assert all(tasks[name]["upstream"] == ["pin"] for name in tuned)
     assert tasks["evaluate"]["upstream"] == [*tuned, "pin"]
     assert set(tasks["export"]["upstream"]) == {"evaluate", "finetune_seminar", "pin"}
-    assert tasks["gate"]["upstream"] == ["export"]
-    assert tasks["promote"]["upstream"] == ["gate", "pin"]
+    assert tasks["gate"]["upstream"] == ["duel", "export", "smoke"]
+    assert tasks["promote"]["upstream"] == ["gate"]
+    assert tasks["confirm"]["upstream"] == ["pin", "promote"]
+
+
+def test_a_date_is_closed_after_the_watermark_and_its_check(found: dict[str, Any]) -> None:
+    tasks = found["dags"]["labels"]["tasks"]
+    assert "wait" in tasks["check"]["upstream"]
+    assert tasks["wait"]["reschedules"]
+    assert {"check", "wait"} <= set(tasks["join"]["upstream"])
+    assert "join" in tasks["close"]["upstream"]
+    assert found["dags"]["history"]["tasks"]["retain"]["upstream"] == ["check"]
+    assert found["dags"]["history"]["tasks"]["compact"]["upstream"] == ["retain"]
 
 
 def test_training_is_serialised_and_nothing_catches_up(found: dict[str, Any]) -> None:
@@ -102,19 +144,24 @@ def test_training_is_serialised_and_nothing_catches_up(found: dict[str, Any]) ->
         assert dag["doc"]
     pools = {name: task["pool"] for dag in found["dags"].values() for name, task in dag["tasks"].items()}
     training = {"pretrain", "build", "finetune_seminar", "finetune_din_full", "finetune_din_recent", "evaluate", "export"}
-    assert {name for name, pool in pools.items() if pool == "training"} == training
+    assert {name for name, pool in pools.items() if pool == "training"} == training | {"duel", "smoke"}
 
 
 def test_every_param_is_titled_and_described(found: dict[str, Any]) -> None:
+    for name, dag in found["dags"].items():
+        assert "dry" in dag["params"], name
+        assert all(title and description for title, description in dag["params"].values()), dag["params"]
     for dag in ("psu", "codebooks", "ctr"):
-        params = found["dags"][dag]["params"]
-        assert {"windows", "settings", "seed"} <= set(params)
-        assert all(title and description for title, description in params.values()), params
+        assert {"windows", "settings", "seed"} <= set(found["dags"][dag]["params"])
+
+
+def test_every_task_says_how_it_ended(found: dict[str, Any]) -> None:
+    assert all(task["calls"] for dag in found["dags"].values() for task in dag["tasks"].values())
 
 
 def test_refused_data_fail_at_once_and_lost_connections_are_retried(found: dict[str, Any]) -> None:
     retried = {name for name, action in found["retry"].items() if action == "retry"}
-    assert retried == {"connection", "timeout", "locked"}
+    assert retried == {"connection", "timeout", "locked", "broker", "store"}
     assert all(action in ("retry", "fail") for action in found["retry"].values())
     assert all(task["retries"] for dag in found["dags"].values() for task in dag["tasks"].values())
 

@@ -49,6 +49,11 @@ def row(table: str, key: int, ms: int, offset: int, word: str = "") -> dict[str,
         return {"item": signed(entity_id(name)), "item_id": name, "title": word, "brand": word or None, **origin}
     if table == history.QUERIES:
         return {"query": signed(entity_id(f"query {key}")), "text": f"query {key}", **origin}
+    if table == history.CLICKS:
+        return {"user_id": f"user-{key % 3}", "impression_id": f"i{key}", "item": key, **origin}
+    if table == history.LABELS:
+        clicked = {"impression_id": f"i{key}", "clicked": [key] if word else [], "complete": word != "a"}
+        return {"user_id": f"user-{key % 3}", **clicked, **origin}
     shown = {"impression_id": f"i{key}", "query": 0, "items": [key], "positions": [offset], "place": word or None}
     return {"user_id": f"user-{key % 3}", **shown, **origin}
 

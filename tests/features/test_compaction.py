@@ -33,6 +33,7 @@ def everything(home: Path) -> list[Any]:
         found += [sequences.user_ids, sequences.offsets.tolist(), sequences.records.tobytes()]
         found += [history.read_items(home, until), history.read_queries(home, until)]
         found += [history.read_impressions(home, until_ms=until), history.read_impressions(home, since_ms=until)]
+        found += [history.read_clicks(home, until_ms=until), history.read_labels(home, since_ms=until)]
     return [*found, history.read_sequences(home, cap=3, users=["user-1"]).records.tobytes()]
 
 
@@ -80,6 +81,8 @@ def test_repeated_rows_go_and_the_first_arrival_stays(tmp_path: Path) -> None:
         "items": (3, 2),  # two contents: every distinct version stays
         "queries": (3, 1),
         "impressions": (3, 1),
+        "clicks": (3, 1),
+        "labels": (3, 1),  # the one written last
     }
     (event,) = history.read(tmp_path, "events").to_pylist()
     assert event["offset"] == 8

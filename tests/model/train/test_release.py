@@ -1,12 +1,18 @@
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from features.errors import SeminarError
-from features.publish import current, path
-from model.train.release import Limits, gate, promote, rollback
+from features.publish import SUMS, checksums, current, path
+from model.train.duel import duel
+from model.train.gate import Limits, gate
+from model.train.release import promote, rollback
 from tests.model.conftest import Trained
 
 
@@ -28,6 +34,43 @@ def test_promote_and_roll_back(shop: Path) -> None:
     assert current(kind) == "v000002"
     assert rollback(shop)["bundle"] == "v000001"
     assert current(kind) == "v000001"
+    with pytest.raises(SeminarError, match="no former"):
+        rollback(shop)  # not forth again to what was withdrawn
+
+
+def test_what_was_compared_with_another_champion_is_not_promoted(shop: Path) -> None:
+    promote(shop, bundle="v000001")
+    with pytest.raises(SeminarError, match="is not the one that was compared"):
+        promote(shop, bundle="v000002", champion="v000007")
+    promote(shop, bundle="v000002", champion="v000001")
+    promote(shop, bundle="v000002", champion="v000001")  # a retry
+
+
+def _die(shop: Path, gap: str) -> None:
+    from model.train import release
+
+    real = release.point
+
+    def point(kind: Path, version: str) -> None:
+        if gap == "after":
+            real(kind, version)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    release.point = point
+    release.promote(shop, bundle="v000002")
+
+
+@pytest.mark.parametrize(("gap", "served"), [("before", "v000001"), ("after", "v000002")])
+def test_a_promotion_killed_anywhere_ends_right_when_tried_again(shop: Path, gap: str, served: str) -> None:
+    promote(shop, bundle="v000001")
+    child = multiprocessing.get_context("spawn").Process(target=_die, args=(shop, gap))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    assert current(shop / "bundles") == served  # one or the other, whole
+    promote(shop, bundle="v000002", champion="v000001")
+    assert current(shop / "bundles") == "v000002"
+    assert rollback(shop) == {"bundle": "v000001", "former": "v000002"}
 
 
 def test_a_torn_bundle_is_never_pointed_to(shop: Path) -> None:
@@ -41,22 +84,80 @@ def test_a_torn_bundle_is_never_pointed_to(shop: Path) -> None:
     assert current(shop / "bundles") == "v000001"
 
 
+LOOSE = {"gauc": 0.1, "codes_recall": 0.0, "calibration": 99.0}
+
+
+def failed(found: dict[str, Any]) -> list[str]:
+    return [check["name"] for check in found["checks"] if not check["passed"]]
+
+
 def test_the_gate_names_what_is_missed(shop: Path) -> None:
-    found = gate(shop, bundle="v000001", limits=Limits(gauc=0.999, codes_recall=0.0, calibration=99.0))
-    assert not found["passed"]
-    assert [check["name"] for check in found["checks"] if not check["passed"]] == ["gauc"]
-    assert gate(shop, bundle="v000001", limits=Limits(gauc=0.1, codes_recall=0.0, calibration=99.0))["passed"]
+    assert failed(gate(shop, bundle="v000001", limits=Limits(**{**LOOSE, "gauc": 0.999}))) == ["gauc"]
+    found = gate(shop, bundle="v000001", limits=Limits(**LOOSE))
+    assert found["passed"]
+    assert {x["name"]: x["why"] for x in found["checks"]}["champion"] == "there is no champion yet"
+    assert failed(gate(shop, bundle="v000001", limits=Limits(**LOOSE, size_mb=0.1))) == ["size_mb"]
+    slow = {"requests": 10, "p90_ms": 900.0}
+    assert failed(gate(shop, bundle="v000001", limits=Limits(**LOOSE), smoke=slow)) == ["latency_ms"]
 
 
-def test_the_gate_compares_with_the_champion(shop: Path) -> None:
-    from features.publish import SUMS, checksums
-
-    promote(shop, bundle="v000001")
-    folder = shop / "bundles" / "v000001"
+def rewrite(folder: Path, **metrics: Any) -> None:
+    """Publish other figures under the name of a bundle."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["metrics"]["gauc"] = 0.99
+    manifest["metrics"] |= metrics
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items()))
-    found = gate(shop, bundle="v000002", limits=Limits(gauc=0.1, codes_recall=0.0, calibration=99.0))
-    assert [check["name"] for check in found["checks"] if not check["passed"]] == ["gauc"]
-    assert found["checks"][0]["limit"] == pytest.approx(0.98)
+
+
+def test_what_cannot_be_measured_does_not_block_and_says_so(shop: Path) -> None:
+    rewrite(shop / "bundles" / "v000001", codes_recall=float("nan"), predicted_to_observed=None)
+    found = gate(shop, bundle="v000001", limits=Limits(gauc=0.1))
+    assert found["passed"]
+    why = {x["name"]: x["why"] for x in found["checks"] if not x["applies"]}
+    assert why["codes_recall"] == "histories are too short to need a search"
+    assert why["calibration"] == "nothing was shown to measure it on"
+    rewrite(shop / "bundles" / "v000001", gauc=None)
+    assert failed(gate(shop, bundle="v000001", limits=Limits(gauc=0.1))) == ["gauc"]  # this one must be there
+
+
+def test_without_a_comparison_the_published_figures_are_compared(shop: Path) -> None:
+    promote(shop, bundle="v000001")
+    rewrite(shop / "bundles" / "v000001", gauc=0.99)
+    found = gate(
+        shop, bundle="v000002", limits=Limits(**LOOSE), duel={"champion": "v000001", "reason": "its checkpoint is gone"}
+    )
+    assert failed(found) == ["champion"]
+    assert {x["name"]: x["why"] for x in found["checks"]}["events"] == "its checkpoint is gone"
+
+
+def test_the_gate_compares_with_the_champion_on_the_same_events(shop: Path) -> None:
+    promote(shop, bundle="v000001")
+    pair = {"challenger": 0.8, "champion": 0.82, "difference": -0.02, "lo": -0.03, "hi": -0.01, "users": 9}
+    compared = {"champion": "v000001", "gauc": pair, "impressions": None}
+
+    def judged(**limits: float) -> list[str]:
+        return failed(gate(shop, bundle="v000002", limits=Limits(**LOOSE, **limits), duel=compared))
+
+    assert judged(margin=0.04, events=9) == []
+    assert judged(margin=0.02, events=9) == ["champion"]
+    rewrite(shop / "bundles" / "v000001", gauc=0.99)
+    assert judged(margin=0.04) == ["events"]  # the champion is far from itself: so are the events
+    pair_shown = {**pair, "lo": -0.4, "hi": -0.2}
+    found = gate(
+        shop, bundle="v000002", limits=Limits(**LOOSE, margin=0.04, events=9), duel={**compared, "impressions": pair_shown}
+    )
+    assert failed(found) == ["champion_impressions"]
+
+
+def test_a_bundle_ties_with_itself(trained: Trained) -> None:
+    found = duel(
+        trained.home,
+        challenger=trained.bundle,
+        champion=trained.bundle,
+        windows=trained.windows,
+        config=trained.config,
+    )
+    assert found["gauc"]["users"] > 5
+    for comparison in (found["gauc"], found["impressions"]):
+        assert (comparison["difference"], comparison["lo"], comparison["hi"]) == (0, 0, 0)
+        assert comparison["champion"] > 0.5

@@ -1,0 +1,49 @@
+"""After a release: do the scorers really serve the new version?"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+
+def confirm(scorers: Sequence[str], bundle: str, patience_s: float = 120.0, every_s: float = 1.0) -> dict[str, Any]:
+    """Ask every scorer's /v2/health/ready until it says that it serves the bundle, or refuses it, or patience ends.
+
+    Returns {"served", "scorers": [{"url", "model_version", "why"}], "seconds"}; why: "" for one that serves it.
+    """
+    begin = time.monotonic()
+    waiting, found = list(scorers), dict[str, dict[str, Any]]()
+    with httpx.Client(timeout=5) as client:
+        while waiting:
+            for url in tuple(waiting):
+                state = _ask(client, url, bundle)
+                found[url] = state
+                if not state["why"] or state["why"].startswith("refuses"):
+                    waiting.remove(url)
+            if not waiting or time.monotonic() - begin > patience_s:
+                break
+            time.sleep(every_s)
+    return {
+        "served": all(not x["why"] for x in found.values()),
+        "scorers": [found[url] for url in scorers],
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def _ask(client: httpx.Client, url: str, bundle: str) -> dict[str, Any]:
+    try:
+        answer = client.get(f"{url}/v2/health/ready")
+        body = answer.json() if answer.status_code == 200 else {}
+    except (httpx.HTTPError, ValueError) as error:
+        return {"url": url, "model_version": None, "why": f"does not answer ({type(error).__name__})"}
+    version, refused = body.get("model_version"), body.get("refused")
+    if version == bundle:
+        return {"url": url, "model_version": version, "why": ""}
+    if refused and refused.get("version") == bundle:
+        return {"url": url, "model_version": version, "why": f"refuses it: {refused.get('reason')}"}
+    return {
+        "url": url,
+        "model_version": version,
+        "why": f"serves {version}" if version else f"is not ready ({answer.status_code})",
+    }

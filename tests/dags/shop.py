@@ -1,0 +1,88 @@
+"""A home with a feature repository and a history of the small shop, and days that arrive by stream."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from benchmarks.harness import days
+from streaming.events import Event, Message
+from streaming.topics import topic_of
+
+SETTINGS = """
+[model]
+dim = 32
+heads = 2
+retrieved = 8
+recent = 8
+encoder = "hashing"
+
+[train]
+psu_epochs = 1
+ctr_epochs = 1
+eval_targets = 60
+users = 4
+lr = 0.01
+table_lr = 0.03
+
+[ctr]
+baselines = []
+
+[release]
+margin = 0.3
+events = 0.5
+calibration = 0.9
+latency_ms = 5000.0
+"""
+
+
+def yesterday() -> int:
+    """Its first ms (UTC)."""
+    now = int(time.time() * 1000)
+    return now - now % days.DAY_MS - days.DAY_MS
+
+
+def make(home: Path, until_ms: int, length: int = 40, users: int = 24) -> None:
+    """A home with the catalogue and `length` days before `until_ms`, imported; SEMINAR_HOME is set to it."""
+    from features.repository import apply
+    from streaming.deadletters import FileSink
+    from streaming.importer import import_events
+
+    os.environ["SEMINAR_HOME"] = str(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "settings.toml").write_text(SETTINGS)
+    apply()
+    from features.online import Online
+
+    online, sink, first = Online(), FileSink(home), until_ms - length * days.DAY_MS
+    import_events("items", days.catalogue(first), online, home, sink)
+    past = [event for i in range(length) for event in days.day(first + i * days.DAY_MS, users)]
+    import_events("past", past, online, home, sink)
+
+
+def copy(home: Path, to: Path) -> None:
+    """Another home that starts from what this one holds; SEMINAR_HOME is set to it."""
+    from features.repository import apply
+
+    shutil.copytree(home, to, ignore=shutil.ignore_patterns("airflow", "registry.db", "feature_store.yaml"))
+    os.environ["SEMINAR_HOME"] = str(to)
+    apply()
+
+
+def stream(home: Path, events: list[Event]) -> None:
+    """Apply events as the consumer does, and say how far the stream is."""
+    from features.online import Online
+    from features.state import Watermark, write_watermarks
+    from streaming.apply import Applier
+    from streaming.deadletters import FileSink
+
+    online = Online()
+    messages = [message(event, i) for i, event in enumerate(events)]
+    if messages:
+        Applier(online, home, FileSink(home)).apply(messages)
+    write_watermarks(online, {"seminar.browse/0": Watermark(len(messages), int(time.time() * 1000))})
+
+
+def message(event: Event, offset: int) -> Message:
+    """An event as it comes from Kafka."""
+    return event.message(topic_of(event.type), 0, offset)
