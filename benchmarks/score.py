@@ -6,7 +6,8 @@ Users are drawn by Zipf from a population; before each request, one event is app
 of a user is cached. Every round asks the same requests by both methods, `ours` and `exact`, alternating which comes first.
 Closed loop: one connection, the next request after the answer. Open loop: Poisson arrivals at half of the closed loop's
 rate, timed from when a request was due, so that a wait behind others counts. Milliseconds at the client; stages as the
-server says (`http`: what is left). Only users that are drawn are written to the store.
+server says (`http`: what is left). cpu_ms: processor time of the worker a request, which other work of the machine
+lengthens less than the clock. Only users that are drawn are written to the store.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def run(
         os.sched_setaffinity(0, here)
         try:
             for store in stores:
-                server = RedisServer(folder / "redis", "everysec") if store == "redis" else None
+                server = RedisServer(folder / "redis-server", "everysec") if store == "redis" else None
                 with server or nullcontext(), home(folder / store, given, server) as online:
                     for length in lengths:
                         draws = _draws(length, requests * rounds, users)
@@ -122,8 +123,10 @@ class _Plan:
         for turn in range(self._rounds):
             here = range(turn * self._requests, (turn + 1) * self._requests)
             for method in METHODS if turn % 2 else METHODS[::-1]:
+                before = server.cpu()
                 for name, values in run_round(server, method, here).items():
                     found[method][name] += values
+                found[method]["cpu_s"].append(server.cpu() - before)
         cases = []
         for method in METHODS:
             case = _summary(found[method]) | {"loop": loop, "workers": 1, "cache": "none", "method": method}
@@ -200,6 +203,7 @@ def _summary(found: Found) -> dict[str, Any]:
         "p99_ms": round(float(np.percentile(found["ms"], 99)), 3),
         "rps": round(len(found["ms"]) / sum(found["s"]), 1),
         "requests": len(found["ms"]),
+        "cpu_ms": round(1000 * sum(found["cpu_s"]) / len(found["ms"]), 3),
         "stages_ms": stages,
     }
 
@@ -251,7 +255,9 @@ def main() -> None:
     if not options.json:
         for case in result["cases"]:
             named = f"{case['length']:>7} x {case['candidates']:>3} {case['store']:>6} {case['loop']:>6} {case['method']:>5}"
-            took = f"p50 {case['p50_ms']:8.2f} p99 {case['p99_ms']:8.2f} ms, {case['rps']:7.1f} rps"
+            took = (
+                f"p50 {case['p50_ms']:8.2f} p99 {case['p99_ms']:8.2f} cpu {case['cpu_ms']:7.2f} ms, {case['rps']:7.1f} rps"
+            )
             print(f"{named}: {took}  {case['stages_ms']}")
         print(result.get("memory"))
     print(json.dumps(result))

@@ -23,11 +23,12 @@ class Bench(StrEnum):
     recall = "recall"
     score = "score"
     search = "search"
+    swap = "swap"
     train = "train"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(context: typer.Context, name: Bench) -> None:
     """Measure on this machine; options of the bench itself follow its name (`seminar bench consume --help`)."""
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name.value}", *context.args]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks", name.value, *context.args]
     raise typer.Exit(subprocess.run(command, cwd=REPOSITORY).returncode)

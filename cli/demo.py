@@ -6,6 +6,7 @@ this one. What it measured stays in `<home>/report.json` and `<home>/report.html
 
 import fcntl
 import json
+import os
 import platform
 import shutil
 import signal
@@ -136,6 +137,14 @@ def closing(out: Output, facts: dict[str, Any], home: Path) -> None:
     out.line(f"  curl -s http://127.0.0.1:8080/v1/score -H 'content-type: application/json' -d '{body}'")
     asked = f"--user {shown['user']} --query '{shown['query']}' --candidates {','.join(few)} --time {when}"
     out.line(f"  {prefix}{program} score {asked} --explain")
+
+
+def open_page(out: Output, facts: dict[str, Any], port: int) -> None:
+    """Become `seminar serve` (what the run has in memory goes); the page of the user whose score was explained."""
+    user = facts["scoring"]["explained"]["user"]
+    out.line(f"\nThe page: http://127.0.0.1:{port}/inspect#/user/{user} (until Ctrl-C)")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "cli.main", "serve", "--port", str(port)])
 
 
 def machine() -> dict[str, Any]:

@@ -95,6 +95,8 @@ def _import_file(out: Output, file: Path) -> None:
         f"{done.accepted:,} events imported, {done.rejected:,} refused" + (f" (see {sink.path})" if done.rejected else "")
     )
     out.result({"events": done.counts, "rejected": done.rejected})
+    if done.rejected and not done.accepted:
+        raise SeminarError("FILE", file, "holds no valid event", "`seminar deadletters` says why, line by line")
 
 
 def _import(out: Output, data: DataSet) -> None:
@@ -111,6 +113,10 @@ def _import(out: Output, data: DataSet) -> None:
         out.line("all of them: `seminar deadletters`; correct the rows and import again")
     found = {"events": done.counts, "rejected": done.rejected, "forgotten": done.forgotten, "examples": refusals.examples}
     out.result({**found, "notice": data.notice})
+    if done.rejected and not done.accepted:
+        raise SeminarError(
+            "rows", done.rejected, "are refused, and none is left", "`seminar deadletters` says why, row by row"
+        )
 
 
 def _check(out: Output, data: DataSet, limits: list[str]) -> None:

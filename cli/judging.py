@@ -45,13 +45,16 @@ def evaluate(
     from model.config import Config
 
     if (suite is None) == (not checkpoints):
-        raise SeminarError("checkpoints", checkpoints or "", "and a suite exclude each other", "give one of both")
+        raise SeminarError("CHECKPOINTS", checkpoints, "and --suite: exactly one is needed", "name checkpoints, or a suite")
     out, home, configuration = Output(as_json), settings().home, Config.load(config)
     windows = windows_from(t1, t2, t3, end)
     if suite is None:
+        from model.train import checkpoint
         from model.train.evaluate import evaluate as compare
 
         named = {name or Path(folder).name: folder for name, _, folder in (x.rpartition("=") for x in checkpoints or ())}
+        for folder in named.values():
+            checkpoint.check(Path(folder))
         found = compare(home, checkpoints=named, windows=windows, config=configuration, seed=seed, catalogue=catalogue)
         table(out, found["methods"], (*COLUMNS, "logloss"))
         out.result(found)

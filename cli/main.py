@@ -40,12 +40,18 @@ def apply(as_json: Json = False) -> None:
 @app.command()
 def demo(
     households: Annotated[int, typer.Option(min=20, help="How many households of the Complete Journey to take.")] = 300,
+    serve: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Then serve scores and the page /inspect on this port.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The main job from event to score, on real purchase histories; ends with report.html in SEMINAR_HOME."""
-    from cli.demo import run
+    from cli.demo import open_page, run
 
-    run(Output(as_json), households)
+    out = Output(as_json)
+    facts = run(out, households)
+    if serve is not None:
+        open_page(out, facts, serve)
 
 
 @app.command()
@@ -80,6 +86,28 @@ def airflow_environment(
         print(f"export {name}={shlex.quote(value)}")
 
 
+def usage(error: Exception) -> SeminarError:
+    """What click says of options and arguments, in our form."""
+    context, message = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
+    said, helped = message.rstrip("."), context.command_path if context else "seminar"
+    return SeminarError("command", " ".join(sys.argv[1:]), f"is not understood ({said})", f"see `{helped} --help`")
+
+
+def unusable(error: OSError | sqlite3.DatabaseError) -> SeminarError | None:
+    """A refusal for a path that cannot be used, a full disk, a damaged store; None for what is no user's mistake."""
+    where = getattr(error, "filename", None)
+    if disk_full(error):
+        return SeminarError("SEMINAR_HOME", where or settings().home, "is on a full disk", "free some space, then run again")
+    if isinstance(error, sqlite3.DatabaseError):
+        remedy = "look who holds it, or move it aside, run `seminar apply` and `seminar replay --from history`"
+        return SeminarError("online store", settings().home / "online.db", f"cannot be used ({error})", remedy)
+    if where and isinstance(
+        error, FileExistsError | FileNotFoundError | IsADirectoryError | NotADirectoryError | PermissionError
+    ):
+        return SeminarError("path", where, f"cannot be used ({error.strerror})", "correct it, or SEMINAR_HOME above it")
+    return None
+
+
 def disk_full(error: Exception) -> bool:
     """Whether an error of the system, of Arrow or of SQLite says that there is no space left."""
     words = str(error).lower()
@@ -95,23 +123,26 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that import each other
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)  # `typer.Exit` comes back as a value
     except SeminarError as error:
         sys.exit(fail(str(error)))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(fail("interrupted"))
-    except (OSError, sqlite3.OperationalError) as error:
-        if not disk_full(error):
+    except (OSError, sqlite3.DatabaseError) as error:
+        refusal = unusable(error)
+        if refusal is None:
             raise
-        where = getattr(error, "filename", None) or settings().home
-        sys.exit(fail(str(SeminarError("SEMINAR_HOME", where, "is on a full disk", "free some space, then run again"))))
+        sys.exit(fail(str(refusal)))
     except Exception as error:
-        # click's own usage errors know how to show themselves
+        # typer brings a click of its own: its errors are known by what they can do
         show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or status is None:
             raise
-        show()
-        sys.exit(status)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            show()
+            sys.exit(status)
+        sys.exit(fail(str(usage(error))))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,12 @@ def serve(
     logged: Annotated[float, typer.Option(min=0, max=1, help="Share of scored requests that are logged.")] = 0.01,
 ) -> None:
     """Answer click-through rates over HTTP with the promoted bundle."""
+    from cli.inspected import OUTSIDE
     from model.serve.server import serve as run
     from model.serve.service import Limits
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    run(host, port, workers, Limits(waiting=waiting, deadline=deadline, store=store, stale=stale, logged=logged))
+    run(host, port, workers, Limits(waiting=waiting, deadline=deadline, store=store, stale=stale, logged=logged), OUTSIDE)
 
 
 @app.command()
@@ -48,14 +49,14 @@ def score(
     from features.record import entity_id
     from model.serve.service import Limits, Service
 
-    keys = [key for key in candidates.split(",") if key]
+    keys, shown = [key for key in candidates.split(",") if key], moment(time)
     if not keys:
         raise SeminarError("candidates", candidates, "names no item", "separate item ids by commas")
     service = Service(settings(), Limits(store=30.0))  # nobody waits for an answer within milliseconds
     service.prepare()
     service.watch.look()
     found = service.swap.scorer().score(
-        user, keys, query=query, time_ms=moment(time), explain=keys[:1] if explain else (), watch=service.watch
+        user, keys, query=query, time_ms=shown, explain=keys[:1] if explain else (), watch=service.watch
     )
     answer = found.as_dict(service.watch.now())
     rows = service.store.online.items([entity_id(key) for key in keys])

@@ -1,5 +1,6 @@
 """Verbs of training and release: the same functions that the DAGs call, by hand."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,14 @@ Configuration = Annotated[Path | None, typer.Option(help="TOML with the tables m
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
+class Search(StrEnum):
+    """Which search unit."""
+
+    seminar = "seminar"
+    din_full = "din_full"
+    din_recent = "din_recent"
+
+
 @train_app.command("psu")
 def train_psu(
     t1: Date = None,
@@ -56,7 +65,7 @@ def train_psu(
 def train_ctr(
     psu: Annotated[str | None, typer.Option(help="PSU version to restore; the current one if absent.")] = None,
     scratch: Annotated[bool, typer.Option(help="Start from scratch instead.")] = False,
-    search: Annotated[str, typer.Option(help="seminar, din_full or din_recent.")] = "seminar",
+    search: Annotated[Search, typer.Option(help="The search unit: ours, or a baseline's.")] = Search.seminar,
     t1: Date = None,
     t2: Date = None,
     t3: Date = None,
@@ -70,12 +79,15 @@ def train_ctr(
     from model.config import Config
     from model.train.ctr import finetune
 
-    home = settings().home
+    home, windows = settings().home, windows_from(t1, t2, t3, end)
+    restored = None if scratch else psu or current(home / "psu")
+    if restored is None and not scratch and search is Search.seminar:
+        raise SeminarError("psu version", "", "is not published yet", "run `seminar train psu` first, or give --scratch")
     found = finetune(
         home,
-        windows=windows_from(t1, t2, t3, end),
-        psu=None if scratch else psu or current(home / "psu"),
-        search=search,
+        windows=windows,
+        psu=restored,
+        search=search.value,
         config=Config.load(config),
         seed=seed,
     )
@@ -152,7 +164,8 @@ def promote(
     from features.checks import missed
     from features.history import read_sequences
     from features.online import Online
-    from features.publish import current, path
+    from features.publish import current, path, verify
+    from model import bundle as bundles
     from model.config import Config, Windows
     from model.serve.smoke import smoke
     from model.train import checkpoint, release
@@ -162,6 +175,8 @@ def promote(
 
     out, home = Output(as_json), settings().home
     folder, champion, compared = path(home / "bundles", bundle), current(home / "bundles"), None
+    verify(folder)
+    bundles.load(folder)  # what is wrong with the bundle itself comes first
     mine = checkpoint_of(home, bundle)
     if champion not in (None, bundle) and mine is not None:
         facts = checkpoint.read(mine).facts

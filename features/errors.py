@@ -15,4 +15,5 @@ class SeminarError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.field}: {str(self.value)!r} {self.problem}; {self.remedy}."
+        value = "" if self.value is None else str(self.value)
+        return f"{self.field}: {value!r} {self.problem}; {self.remedy}."

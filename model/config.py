@@ -107,7 +107,11 @@ class Config:
         """Defaults, overridden by a TOML file or a mapping with the tables `model` and `train`."""
         if source is None:
             return cls()
-        given = tomllib.loads(source.read_text()) if isinstance(source, Path) else source
+        try:
+            given = tomllib.loads(source.read_text()) if isinstance(source, Path) else source
+        except ValueError as error:
+            remedy = "write e.g. a line [model] and below it dim = 64"
+            raise SeminarError("config", source, f"is no TOML ({error})", remedy) from None
         return cls(_fill(ModelConfig, given.get("model", {})), _fill(TrainConfig, given.get("train", {})))
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,8 +127,11 @@ def scaled(share: float) -> Config:
 
 
 def _fill(kind: Any, given: dict[str, Any]) -> Any:
-    names = {f.name for f in dataclasses.fields(kind)}
+    names = {f.name: f.default for f in dataclasses.fields(kind)}
     for name in given:
         if name not in names:
             raise SeminarError("setting", name, "is not known", f"use one of {', '.join(sorted(names))}")
+        kind_of = type(names[name])
+        if not isinstance(given[name], (int, float) if kind_of is float else kind_of):
+            raise SeminarError(f"setting {name}", given[name], "is of the wrong type", f"write e.g. {names[name]!r}")
     return kind(**given)

@@ -61,6 +61,8 @@ def _made(kind: Any, bootstrap: str, options: dict[str, Any]) -> Any:
     try:
         with _listening(causes):
             return kind(bootstrap_servers=bootstrap, bootstrap_timeout_ms=PATIENCE_MS, **given, **options)
+    except ValueError as error:  # of an address such as host:port with a word for the port
+        raise SeminarError("KAFKA_BOOTSTRAP_SERVERS", bootstrap, f"is no address ({error})", "write host:port,...") from None
     except KafkaError as error:
         # The client says no more than that its patience ended; what it met meanwhile went to its log.
         raise _sentence(bootstrap, given, max(causes, key=_tells, default=error)) from None

@@ -91,7 +91,9 @@ def read_jsonl(file: Path) -> Iterator[Message]:
     A line that is no JSON object becomes a message without headers, which `apply` sets aside as a dead letter.
     """
     if not file.is_file():
-        raise SeminarError("FILE", file, "is no file", "name a file with one CloudEvent (JSON) a line")
+        raise SeminarError(
+            "FILE", file, "is no file", "name a file with one CloudEvent (JSON) a line, or of a folder its --format"
+        )
     with file.open("rb") as lines:
         for number, line in enumerate(lines):
             if text := line.strip():

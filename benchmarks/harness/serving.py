@@ -65,7 +65,7 @@ class Server:
             )
 
     def __enter__(self) -> "Server":
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             self.check()
             try:
@@ -76,7 +76,8 @@ class Server:
                 pass
             time.sleep(0.1)
         self.stop()
-        raise SeminarError("server", self.port, "is not ready after 120 s", f"see {self._log}")
+        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise SeminarError("server", self.port, "is not ready after 240 s", f"it said: {' / '.join(said)}")
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -89,6 +90,10 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
         return list(psutil.Process(self.pid).children())
+
+    def cpu(self) -> float:
+        """Seconds of processor time of the workers so far."""
+        return sum(sum(worker.cpu_times()[:2]) for worker in self.workers())
 
     def check(self) -> None:
         """SeminarError with the log's end when the server has ended."""

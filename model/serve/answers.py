@@ -14,6 +14,7 @@ class ScoreRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"user": "1228", "candidates": ["995242", "1029743"]},

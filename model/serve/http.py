@@ -4,6 +4,7 @@
 `GET  /v1/users/{user}/sequence`          what a user did                                       scope `read-sequence`
 `GET  /v2/health/live`, `/v2/health/ready`  the process answers; a bundle answers               no key
 `GET  /metrics`                           Prometheus                                            scope `admin`
+`GET  /inspect`, `/inspect/v1/...`        a page to see what the system sees (model.serve.inspect)  scope `admin`
 """
 
 import logging
@@ -14,11 +15,11 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, FastAPI, Header, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from features.errors import SeminarError
-from model.serve import refusals
+from model.serve import inspect, refusals
 from model.serve.admission import MOST_DEADLINE_S, Admission
 from model.serve.answers import EXAMPLE, Key, Ready, ScoreAnswer, ScoreRequest, UserSequence
 from model.serve.counters import CONTENT_TYPE
@@ -30,23 +31,23 @@ from model.serve.transport import BodyLimits
 log = logging.getLogger(__name__)
 DEADLINE = "X-Deadline-Ms"
 Deadline = Annotated[
-    int | None,
+    int,
     Header(alias=DEADLINE, ge=1, le=int(MOST_DEADLINE_S * 1000), description="How long (ms) whoever asks will wait"),
 ]
 
 
-class Json(Response):
+class Json(JSONResponse):
     """An answer that is encoded as it is."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Bytes."""
         return msgspec.json.encode(content)
 
 
-def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) -> FastAPI:
-    """The application around a service, which it starts and stops."""
+def create_app(
+    service: Service, keys: Keys | None = None, period: float = 1.0, outside: dict[str, inspect.Look] | None = None
+) -> FastAPI:
+    """The application around a service, which it starts and stops; outside: see `model.serve.inspect`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,11 +73,11 @@ def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) 
         },
         dependencies=[Depends(needs("score"))],
     )
-    async def score(request: Request, deadline: Deadline = None) -> Response:
+    async def score(request: Request, deadline: Deadline = int(service.limits.deadline * 1000)) -> Response:
         """Rates in the order given; null with a reason for what cannot be scored."""
         asked = await _asked(request, service)
-        allowed = service.limits.deadline if deadline is None else deadline / 1000
-        return Json(await app.state.admission.run(lambda: service.score(asked), time.monotonic() + allowed))
+        end = time.monotonic() + deadline / 1000
+        return Json(await app.state.admission.run(lambda: service.score(asked), end))
 
     @app.get(
         "/v1/users/{user:path}/sequence",  # an id may hold slashes
@@ -113,6 +114,8 @@ def create_app(service: Service, keys: Keys | None = None, period: float = 1.0) 
         """Figures of all workers, for Prometheus."""
         return Response(service.exposition(), media_type=CONTENT_TYPE)
 
+    app.include_router(inspect.page())
+    app.include_router(inspect.routes(service, outside or {}))
     return app
 
 

@@ -22,6 +22,7 @@ from features.errors import SeminarError
 from features.settings import settings
 from model.serve.counters import Counters
 from model.serve.http import create_app
+from model.serve.inspect import Look
 from model.serve.keys import Keys
 from model.serve.service import Limits, Service
 from model.serve.transport import PatientProtocol
@@ -32,14 +33,19 @@ _BACKLOG = 512
 _RESTING_S = 1.0
 
 
-def serve(host: str, port: int, workers: int = 1, limits: Limits | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; SeminarError when the port is taken, or when strangers could ask without a key."""
+def serve(
+    host: str, port: int, workers: int = 1, limits: Limits | None = None, outside: dict[str, Look] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; SeminarError when the port is taken, or when strangers could ask without a key.
+
+    outside: what the inspect page shows of the rest of the system (model.serve.inspect).
+    """
     keys = Keys(settings().api_keys)
     if not keys.configured and host not in LOOPBACK:
         raise SeminarError(
             "host", host, "would be open to everybody", "set SEMINAR_API_KEYS (`seminar keys`), or bind loopback"
         )
-    listener = _listen(host, port)
+    listener = _bind(host, port)
     # One request computes on one core: requests are what runs beside each other. No pool of threads is carried over a fork.
     torch.set_num_threads(1)
     threadpool_limits(1)
@@ -49,21 +55,20 @@ def serve(host: str, port: int, workers: int = 1, limits: Limits | None = None) 
     service.prepare()
     gc.collect()
     gc.freeze()  # a collection in a worker would touch, and so copy, what it shares
+    listener.listen(_BACKLOG)
     log.info("serving on http://%s:%d with %d workers", host, listener.getsockname()[1], workers)
-    Parent(workers, _Worker(service, keys, listener)).run()
+    Parent(workers, _Worker(service, keys, listener, outside or {})).run()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    # Bound here, not by uvicorn, so that a taken port is one clear sentence.
+def _bind(host: str, port: int) -> socket.socket:
+    # Bound here, not by uvicorn, so that a taken port is one clear sentence; nobody can connect before there are workers.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(_BACKLOG)
     except OSError as error:
-        raise SeminarError(
-            "port", f"{host}:{port}", f"cannot be bound ({error.strerror})", "choose another --port"
-        ) from error
+        remedy = "choose another --port, or a --host of this machine"
+        raise SeminarError("port", f"{host}:{port}", f"cannot be bound ({error.strerror})", remedy) from error
     return listener
 
 
@@ -74,12 +79,13 @@ class _Worker:
     service: Service
     keys: Keys
     listener: socket.socket
+    outside: dict[str, Look]
 
     def __call__(self, number: int) -> None:
         """Answer requests as worker `number` until SIGTERM."""
         self.service.counters.worker = number
         self.service.store.open()
-        app = create_app(self.service, self.keys)
+        app = create_app(self.service, self.keys, outside=self.outside)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, http=PatientProtocol, timeout_graceful_shutdown=10
         )

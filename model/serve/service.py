@@ -3,12 +3,14 @@
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
 from features.errors import SeminarError
 from features.record import KIND_SEARCH
 from features.settings import Settings
+from model.bundle import Bundle
 from model.serve.admission import DEADLINE_S, WAITING
 from model.serve.answers import Event, Freshness, Ready, ScoreAnswer, ScoreRequest, UserSequence
 from model.serve.counters import Counters
@@ -47,6 +49,18 @@ class Service:
     def prepare(self) -> None:
         """Load the promoted bundle, if there is one; processes forked after it share its memory."""
         self.swap.look()
+
+    @property
+    def home(self) -> Path:
+        """The SEMINAR_HOME that it serves."""
+        return self._settings.home
+
+    def bundle(self) -> Bundle | None:
+        """The bundle in force, if there is one."""
+        try:
+            return self.swap.scorer().bundle
+        except SeminarError:
+            return None
 
     def start(self, period: float = 1.0) -> None:
         """Watch pointer and watermarks every `period` seconds, log requests."""

@@ -43,8 +43,16 @@ def write(folder: Path, spec: Spec, module: torch.nn.Module, ids: NDArray[np.uin
     (folder / FACTS).write_text(json.dumps({"spec": dataclasses.asdict(spec), **facts}, indent=1, default=str))
 
 
+def check(folder: Path) -> None:
+    """SeminarError where a folder holds no checkpoint."""
+    if not all((folder / name).exists() for name in (WEIGHTS, FACTS)):
+        remedy = "name the folder that `seminar train ctr` printed"
+        raise SeminarError("checkpoint", folder, f"holds no {WEIGHTS} and {FACTS}", remedy)
+
+
 def read(folder: Path) -> Checkpoint:
-    """Read a checkpoint."""
+    """Read a checkpoint; SeminarError where there is none."""
+    check(folder)
     weights = load_file(folder / WEIGHTS)
     facts = json.loads((folder / FACTS).read_text())
     ids = weights.pop(_IDS).numpy().view(np.uint64)

@@ -51,10 +51,10 @@ found = {"errors": bag.import_errors, "heavy": heavy, "dags": {name: described(d
 policy = bag.dags["psu"].tasks[0].retry_policy
 from features.errors import SeminarError
 import sqlite3
-from kafka.errors import NoBrokersAvailable
+from kafka.errors import KafkaConnectionError
 from redis.exceptions import ConnectionError as RedisAway
 errors = {
-    "broker": NoBrokersAvailable(),
+    "broker": KafkaConnectionError(),
     "store": RedisAway(),
     "refused": SeminarError("a", 1, "b", "c"),
     "connection": ConnectionRefusedError(),

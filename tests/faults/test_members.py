@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -21,22 +22,30 @@ def batches(stand: Stand, pid: int) -> int:
     return sum(step == "commit" for _, _, step in stand.steps(pid))
 
 
-def grows(stand: Stand, pid: int) -> None:
-    """Wait until a member has committed one batch more."""
+def grows(stand: Stand, pid: int, load: subprocess.Popen[bytes]) -> None:
+    """Wait until a member has committed one batch more; what a load that has ended no longer sends is sent here."""
     before = batches(stand, pid)
-    until(lambda: batches(stand, pid) > before, 60, f"member {pid} commits nothing")
+
+    def more() -> bool:
+        if batches(stand, pid) > before:
+            return True
+        if load.poll() is not None:
+            stand.send(100)
+        return False
+
+    until(more, 60, f"member {pid} commits nothing")
 
 
 def test_a_member_joins_leaves_and_takes_over_from_a_killed_one(stand: Stand) -> None:
     load = stand.load(6000, rate=600, bad=0.01)
     one = stand.member("one", options=IMPATIENT, events=100)
-    grows(stand, one)
+    grows(stand, one, load)
     two = stand.member("two", options=IMPATIENT, events=100)
-    grows(stand, two)
+    grows(stand, two, load)
     stand.stop(one)
-    grows(stand, two)
+    grows(stand, two, load)
     three = stand.member("three", options=IMPATIENT, events=100)
-    grows(stand, three)
+    grows(stand, three, load)
     assert stand.kill(two) == -signal.SIGKILL
     finish(load)
     stand.settle()  # by the third alone, after the session of the killed one has ended

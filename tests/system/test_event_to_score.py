@@ -92,7 +92,7 @@ def test_from_events_to_a_score_that_follows_them(home: Path, tmp_path: Path) ->
                 later = now + timedelta(hours=1)
                 before = client.score("user-3", ["milk-0", "rice-1"], "milk", later, explain=True)
                 assert before["degraded"] == []
-                assert before["explain"]["behaviours"]
+                assert before["explanations"][0]["behaviours"]
                 with Producer(broker.bootstrap, "test") as producer:
                     for i in range(15):
                         producer.browse("user-3", "milk-0", now + timedelta(seconds=i), query="milk")
