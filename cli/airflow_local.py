@@ -142,8 +142,8 @@ def serve(home: Path, port: int, out: Output) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
     _check_free(port)
+    signal.signal(signal.SIGTERM, interrupt)
     out.line(f"starting Airflow on {home} ...")
     try:
         with running(home, port) as children:

@@ -33,6 +33,9 @@ margin = 0.3
 events = 0.5
 calibration = 0.9
 latency_ms = 5000.0
+
+[health]
+freshness_s = 86400.0
 """
 
 
