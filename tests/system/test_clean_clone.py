@@ -54,7 +54,7 @@ def served(clone: Path) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=clone, stdout=log, stderr=log, env={**os.environ, "SEMINAR_HOME": "var"})
     try:
         url = f"http://127.0.0.1:{port}"
-        sh(f"curl -sf --retry 100 --retry-delay 1 --retry-all-errors {url}/v2/health/ready", clone)
+        sh(f"curl -sf --retry 300 --retry-delay 1 --retry-all-errors {url}/v2/health/ready", clone)
         yield url
     finally:
         process.terminate()
@@ -112,12 +112,12 @@ def test_the_services_page_from_nothing_to_a_score(clone: Path, tmp_path: Path) 
             continue
         block = re.sub(r"^(seminar keys web-shop[^#\n]*).*$", r"KEY=$(\1| sed 's/.*: //')", block, flags=re.M)
         stop = 'if [ -n "$(jobs -p)" ]; then kill $(jobs -p); wait || true; fi'
-        asked = f"curl -s -o answer --retry 100 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:{port}/v2/health/ready"
+        asked = f"curl -s -o answer --retry 300 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:{port}/v2/health/ready"
         block = re.sub(r"^(seminar serve .*)$", rf"{stop}\n\1 >>serve.log 2>&1 &\n{asked}", block, flags=re.M)
         block = re.sub(r"^(feast .* serve .*)$", r"\1 >>feast.log 2>&1 &", block, flags=re.M)
         script.append(
             re.sub(
-                r"curl -s (http://127.0.0.1:\d+/get)", r"curl -sf --retry 100 --retry-delay 1 --retry-all-errors \1", block
+                r"curl -s (http://127.0.0.1:\d+/get)", r"curl -sf --retry 300 --retry-delay 1 --retry-all-errors \1", block
             )
         )
     said = sh("\n".join(script), clone)
