@@ -2,18 +2,16 @@
 
     python -m benchmarks.chain --json [--days good,empty,tenfold,...] [--users 24] [--length 24]
 
-A real broker (KAFKA_HOME), consumer, scorer and Airflow (`seminar airflow --run`: LocalExecutor), each a process. For a
-day: a home in which a champion is served, made from `length` imported days; the processes start, `labels` being due at a
-minute that is near; the day is produced to Kafka; nothing is touched any more. A good day is served when the scorer answers
-with another version; a poisoned one has been stopped when a task failed, and the champion must serve on.
+A real broker (KAFKA_HOME), consumer, scorer and Airflow (`seminar airflow --run`: LocalExecutor), each a process. For each
+day: a home in which a champion is served, made from `length` imported days; broker, consumer and scorer start; the day is
+produced to Kafka; Airflow starts, with `labels` due every other minute; nobody touches anything. A good day is served when
+the scorer answers with another version; a poisoned one has been stopped when a task failed: the champion must serve on.
 
-chain_s: from the first task of the run that closes the day until the scorer serves the new version; event_to_served_s: from
-the last event, so with the wait for the schedule; parse_s: reading the DAG folder, CPU, in a process that has Airflow;
-tasks: that ended in the good day's runs.
+chain_s: from the first task of the run that closes the day until the scorer was found to serve the new version; parse_s:
+reading the DAG folder, CPU, in a process that has Airflow; tasks: that ended in the good day's runs.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -22,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from benchmarks.harness.kafka_broker import KafkaBroker, free_ports
 from features import journal, quality
 from features.children import die_with_parent
 from features.settings import REPOSITORY
+from streaming.events import Event
 
 NEVER = "0 0 1 1 *"
 SETTINGS = """[model]
@@ -165,128 +164,128 @@ def base(home: Path, length: int, users: int) -> str:
     return bundle
 
 
-def due(now: datetime, least: timedelta) -> datetime:
-    """The first whole minute that is at least so far away."""
-    return (now + least + timedelta(minutes=1)).replace(second=0, microsecond=0)
+class System:
+    """Broker, consumer and scorer on a home, and Airflow when it is asked for; all are gone afterwards."""
 
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self._folder = home, folder
+        self.processes: dict[str, Process] = {}
+        self.left = 0  # processes that were still there after all were stopped
+        self._stack = ExitStack()
 
-@contextlib.contextmanager
-def system(home: Path, folder: Path, lead_s: float) -> Iterator[dict[str, Any]]:
-    """Broker, consumer, scorer and Airflow on a home; what a scenario needs of them. All are gone afterwards."""
-    with ExitStack() as stack:
-        bootstrap = stack.enter_context(KafkaBroker(folder / "kafka")).bootstrap
+    def __enter__(self) -> "System":
         from streaming import topics
 
-        topics.apply(bootstrap)
-        scorer_port, airflow_port = free_ports(2)
-        url, when = f"http://127.0.0.1:{scorer_port}", due(datetime.now(UTC), timedelta(seconds=lead_s))
-        before = when - timedelta(minutes=1)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
-            "SEMINAR_HOME": str(home),
-            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-            "SEMINAR_SCORERS": url,
-            "SEMINAR_HOURLY": f"{before.minute} {before.hour} * * *",
-            "SEMINAR_DAILY": f"{when.minute} {when.hour} * * *",
+        self.bootstrap = self._stack.enter_context(KafkaBroker(self._folder / "kafka")).bootstrap
+        self._stack.callback(self._stop)
+        topics.apply(self.bootstrap)
+        scorer_port, self._airflow_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{scorer_port}"
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
+            "SEMINAR_HOME": str(self.home),
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "SEMINAR_SCORERS": self.url,
+            "SEMINAR_HOURLY": "1-59/2 * * * *",
+            "SEMINAR_DAILY": "*/2 * * * *",
             "SEMINAR_HEALTH": NEVER,
         }
-        processes: dict[str, Process] = {}
-        found: dict[str, Any] = {"url": url, "bootstrap": bootstrap, "due": when, "processes": processes}
+        self._start("consumer", ["consume", "--bootstrap", self.bootstrap])
+        self._start("scorer", ["serve", "--port", str(scorer_port)])
+        self.wait(lambda: bool(self.serving()), "the scorer")
+        return self
 
-        def stop() -> None:
-            family = [process for one in processes.values() for process in one.family()]
-            for name in ("airflow", "consumer", "scorer"):
-                if name in processes:
-                    processes[name].stop()
-            found["left"] = sum(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-        stack.callback(stop)
-        for name, arguments in {
-            "airflow": ["airflow", "--run", "--port", str(airflow_port)],
-            "consumer": ["consume", "--bootstrap", bootstrap],
-            "scorer": ["serve", "--port", str(scorer_port)],
-        }.items():
-            processes[name] = Process(arguments, folder / "logs" / f"{name}.log", environment)
-        wait(lambda: "Airflow: http" in (folder / "logs" / "airflow.log").read_text(), processes, "Airflow", 400)
-        wait(lambda: bool(serving(url)), processes, "the scorer", 120)
-        yield found
+    def _start(self, name: str, arguments: list[str]) -> None:
+        self.processes[name] = Process(arguments, self._folder / "logs" / f"{name}.log", self._environment)
+
+    def _stop(self) -> None:
+        family = [process for one in self.processes.values() for process in one.family()]
+        for name in reversed(self.processes):
+            self.processes[name].stop()
+        self.left = sum(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+    def produce(self, events: list[Event]) -> None:
+        """Send events, and wait until the consumer has committed them."""
+        from streaming import consumer
+        from streaming.producer import Producer
+
+        with Producer(self.bootstrap, days.SOURCE) as producer:
+            for event in events:
+                producer.send(event)
+        self.wait(lambda: not any(consumer.lag(self.bootstrap).values()), "the consumer")
+
+    def schedule(self) -> None:
+        """Start Airflow, and wait until it is healthy."""
+        self._start("airflow", ["airflow", "--run", "--port", str(self._airflow_port)])
+        self.wait(lambda: "Airflow: http" in self.processes["airflow"].log.read_text(), "Airflow")
+
+    def serving(self) -> str | None:
+        """The version that the scorer serves."""
+        try:
+            answer = httpx.get(f"{self.url}/v2/health/ready", timeout=5)
+            version: str | None = answer.json().get("model_version") if answer.status_code == 200 else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return version
+
+    def wait(self, done: Callable[[], bool], what: str, patience: float = 600) -> None:
+        """Wait until something holds; RuntimeError when a process ends or it takes too long."""
+        deadline = time.monotonic() + patience
+        while not done():
+            for process in self.processes.values():
+                process.check()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"waited {patience:.0f} s for {what}")
+            time.sleep(0.5)
 
 
-def wait(done: Callable[[], bool], processes: dict[str, Process], what: str, patience: float) -> None:
-    """Wait until something holds; RuntimeError when a process ends or it takes too long."""
-    deadline = time.monotonic() + patience
-    while not done():
-        for process in processes.values():
-            process.check()
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {patience:.0f} s for {what}")
-        time.sleep(0.5)
-
-
-def serving(url: str) -> str | None:
-    """The version that the scorer serves."""
-    try:
-        answer = httpx.get(f"{url}/v2/health/ready", timeout=5)
-        version: str | None = answer.json().get("model_version") if answer.status_code == 200 else None
-    except (httpx.HTTPError, ValueError):
-        return None
-    return version
-
-
-def scenario(name: str, base_home: Path, folder: Path, champion: str, users: int, lead_s: float) -> dict[str, Any]:
+def scenario(name: str, base_home: Path, folder: Path, champion: str, users: int) -> dict[str, Any]:
     """One day: what it led to."""
     from features.repository import apply
-    from streaming import consumer
-    from streaming.producer import Producer
 
     home = folder / "home"
     shutil.copytree(base_home, home, ignore=shutil.ignore_patterns("registry.db", "feature_store.yaml"))
     os.environ["SEMINAR_HOME"] = str(home)
     apply()
     good = name == "good"
-    with system(home, folder, lead_s) as found:
-        processes = found["processes"]
+
+    def over() -> bool:
+        if good and any(x["task"] == "confirm" and x["state"] == "success" for x in journal.lines(home)):
+            return True
+        return any(run["state"] == "failed" for run in journal.runs(home) if run["dag"] != "history")
+
+    with System(home, folder) as system:
         events = days.day(yesterday(), users, "" if good else name)
-        with Producer(found["bootstrap"], days.SOURCE) as producer:
-            for event in events:
-                producer.send(event)
+        system.produce(events)
         produced = time.time()
-        wait(lambda: not any(consumer.lag(found["bootstrap"]).values()), processes, "the consumer", 120)
-        if datetime.now(UTC) >= found["due"]:
-            raise RuntimeError("the machine was too slow for the schedule: give a larger --lead")
-
-        def failed() -> list[dict[str, Any]]:
-            return [x for x in journal.lines(home) if x["state"] == "failed"]
-
-        def over() -> bool:
-            if serving(found["url"]) not in (None, champion):
-                return True
-            closing = [run for run in journal.runs(home) if run["dag"] in ("labels", "psu", "codebooks", "ctr")]
-            return any(run["state"] == "failed" for run in closing)
-
-        wait(over, processes, "a new version or a refusal", 900)
-        now = time.time()
+        system.schedule()
+        healthy = time.time()
+        system.wait(over, "a release or a refusal", 1500)
         time.sleep(0 if good else 10)  # nothing may come after the refusal either
-        wait(lambda: bool(serving(found["url"])), processes, "the scorer", 30)
-        version = serving(found["url"])
-        if good and version != champion:  # the last task notes that it confirmed the release
-            wait(lambda: any(x["task"] == "confirm" for x in journal.lines(home)), processes, "the confirmation", 120)
+        system.wait(lambda: bool(system.serving()), "the scorer")
+        version, now = system.serving(), time.time()
         lines = journal.lines(home)
-        begun = min((datetime.fromisoformat(x["begun"]).timestamp() for x in lines if x["dag"] == "labels"), default=None)
-        result = {
-            "day": name,
-            "events": len(events),
-            "champion": champion,
-            "served": version,
-            "new_version_served": version != champion,
-            "stopped_by": sorted({f"{x['dag']}.{x['task']}" for x in failed()}),
-            "why": [x["error"] for x in failed()][:1],
-            "tasks": len(lines),
-            "runs": sorted({x["dag"] for x in lines}),
-            "chain_s": round(now - begun, 1) if begun else None,
-            "event_to_served_s": round(now - produced, 1),
-            "refused_dates": quality.refused(home),
-        }
-    return result | {"left_processes": found["left"]}
+        failed = [x for x in lines if x["state"] == "failed"]
+        ran = [x for x in lines if x["begun"] and x["dag"] != "history"]
+        begun = min((datetime.fromisoformat(x["begun"]).timestamp() for x in ran), default=None)
+        served = next((datetime.fromisoformat(x["ended"]).timestamp() for x in lines if x["task"] == "confirm"), now)
+    return {
+        "day": name,
+        "events": len(events),
+        "champion": champion,
+        "served": version,
+        "new_version_served": version != champion,
+        "stopped_by": sorted({f"{x['dag']}.{x['task']}" for x in failed}),
+        "why": [x["error"] for x in failed][:1],
+        "tasks": len(lines),
+        "runs": sorted({x["dag"] for x in lines}),
+        "airflow_start_s": round(healthy - produced, 1),
+        "chain_s": round(served - begun, 1) if begun and good else None,
+        "refused_dates": quality.refused(home),
+        "left_processes": system.left,
+    }
 
 
 def parse_s(folder: Path) -> float:
@@ -303,7 +302,6 @@ def main() -> None:
     parser.add_argument("--days", default=",".join(("good", *days.POISONS)))
     parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--length", type=int, default=24, help="imported days")
-    parser.add_argument("--lead", type=float, default=120, help="seconds at least until the schedule is due")
     parser.add_argument("--keep", type=Path, default=None, help="keep the homes here")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -315,7 +313,7 @@ def main() -> None:
         found = []
         for name in given.days.split(","):
             (folder / name).mkdir(parents=True)
-            found.append(scenario(name, folder / "base", folder / name, champion, given.users, given.lead))
+            found.append(scenario(name, folder / "base", folder / name, champion, given.users))
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
         good = next((x for x in found if x["day"] == "good"), None)
         poisoned = [x for x in found if x["day"] != "good"]

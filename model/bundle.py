@@ -60,8 +60,8 @@ class Table:
 
     @property
     def coded(self) -> Coded:
-        """What a search reads."""
-        return Coded(self.parts, self.cells, self.codes)
+        """What a search reads; plain views, since indexing a `memmap` costs more."""
+        return Coded(np.asarray(self.parts), np.asarray(self.cells), np.asarray(self.codes))
 
     def rows(self, ids: NDArray[np.uint64]) -> Rows:
         """Rows of ids [l], in constant time each: 0 for id 0 ("none"), -1 for one that the table does not know."""

@@ -57,7 +57,7 @@ class Known:
 
     def take(self, column: NDArray[S], rows: Rows) -> NDArray[S]:
         """A column of the table [n, ...] at rows; row 0 stands for what the table does not have."""
-        found: NDArray[S] = column[np.where(rows < len(column), rows, 0)]
+        found: NDArray[S] = np.asarray(column)[np.where(rows < len(column), rows, 0)]
         return found
 
     def of_table(self, column: Rows, rows: Rows) -> Rows:

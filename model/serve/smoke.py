@@ -11,7 +11,7 @@ from features.errors import SeminarError
 from features.online import Online
 from model import bundle
 from model.serve.scorer import Scorer
-from model.serve.store import Store
+from model.serve.swap import check_golden
 
 
 def smoke(
@@ -19,11 +19,13 @@ def smoke(
 ) -> dict[str, Any]:
     """Score items of the catalogue for users with a bundle that nobody serves yet.
 
-    SeminarError for a rate that is none. Returns {"requests", "candidates", "p50_ms", "p90_ms"}.
+    SeminarError for a rate that is none, and where a golden request gets another one than in training. Returns
+    {"requests", "candidates", "p50_ms", "p90_ms"}.
     """
     online = online or Online()
     loaded = bundle.load(folder)
-    scorer = Scorer(loaded, Store(online))
+    scorer = Scorer.of(loaded, online)
+    check_golden(scorer)  # scorers would refuse it
     scorer.warm()
     ids = loaded.items.ids[:: max(1, len(loaded.items.ids) // candidates)][:candidates]
     keys = [row["item_id"] for row in online.items([int(i) for i in ids]) if row]

@@ -145,7 +145,7 @@ TABLE: list[tuple[str, list[str], str, str, str]] = [
     ),
     # -- the wrong address
     ("applied", ["topics", "plan", "--bootstrap", "127.0.0.1:kafka"], "KAFKA_BOOTSTRAP_SERVERS", ":kafka", "host:port"),
-    ("applied", ["serve", "--host", "no.such.host.invalid", "--port", "0"], "host", "no.such.host", "--host"),
+    ("applied", ["serve", "--host", "no.such.host.invalid", "--port", "0"], "host", "no.such.host", "bind loopback"),
 ]
 
 

@@ -1,6 +1,5 @@
 """The chain under a real scheduler, with broker, consumer and scorer as processes; a task is killed -9 on the way."""
 
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -30,34 +29,28 @@ def kill_the_task(airflow: chain.Process) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(kafka_broker.why_not() is not None, reason=str(kafka_broker.why_not()))
 def test_a_day_is_served_without_a_hand_though_a_task_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming import consumer
-    from streaming.producer import Producer
-
     monkeypatch.setenv("SEMINAR_HOME", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     champion = chain.base(home := tmp_path / "home", LENGTH, USERS)
-    with chain.system(home, tmp_path, lead_s=90) as found:
-        processes = found["processes"]
-        with Producer(found["bootstrap"], days.SOURCE) as producer:
-            for event in days.day(chain.yesterday(), USERS):
-                producer.send(event)
-        chain.wait(lambda: not any(consumer.lag(found["bootstrap"]).values()), processes, "the consumer", 120)
 
-        def ended(dag: str, task: str) -> bool:
-            return any((x["dag"], x["task"]) == (dag, task) for x in journal.lines(home))
+    def ended(dag: str, task: str) -> bool:
+        return any((x["dag"], x["task"], x["state"]) == (dag, task, "success") for x in journal.lines(home))
 
-        chain.wait(lambda: ended("psu", "pin"), processes, "psu.pin", 600)
+    with chain.System(home, tmp_path) as system:
+        system.produce(days.day(chain.yesterday(), USERS))
+        system.schedule()
+        system.wait(lambda: ended("psu", "pin"), "psu.pin")
         time.sleep(1)
-        kill_the_task(processes["airflow"])
-        chain.wait(lambda: ended("ctr", "confirm"), processes, "the release", 900)
-        assert chain.serving(found["url"]) == "v000002" != champion
+        kill_the_task(system.processes["airflow"])
+        system.wait(lambda: ended("ctr", "confirm"), "the release", 900)
+        assert system.serving() == "v000002" != champion
         (pretrained,) = [x for x in journal.lines(home) if x["task"] == "pretrain"]
         assert (pretrained["state"], pretrained["attempt"]) == ("success", 2)
         assert versions(home / "psu") == ["v000001", "v000002"]
         with sqlite3.connect(f"file:{home}/airflow/airflow.db?mode=ro", uri=True) as database:
             assert database.execute("SELECT count(*) FROM asset_dag_run_queue").fetchone() == (0,)  # no event is stranded
-    assert found["left"] == 0
-    os.environ["SEMINAR_HOME"] = str(home)
+    assert system.left == 0
+    monkeypatch.setenv("SEMINAR_HOME", str(home))
     served = lineage(home)
     assert served["psu"]["version"] == "v000002"
     assert quality.date_of(chain.yesterday()) in served["history"]["partitions"]
