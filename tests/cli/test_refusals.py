@@ -15,6 +15,7 @@ import pytest
 
 from cli import main
 from features.publish import SUMS, checksums
+from model.bundle import FORMAT
 
 Run = Callable[..., str]
 SENTENCE = re.compile(r"^seminar: (?P<field>[^\n]+?): (?P<value>'.*?'|\".*?\") (?P<problem>[^\n]+); (?P<remedy>[^\n]+)\.$")
@@ -212,7 +213,7 @@ def test_a_missing_extra_is_named(
     [
         ({"format": 1, "feature_service": "ctr_v1"}, "bundle.format", "1"),
         ({"format": 99, "feature_service": "ctr_v1"}, "bundle.format", "99"),
-        ({"format": 4, "feature_service": "ctr_v0"}, "bundle.feature_service", "ctr_v0"),
+        ({"format": FORMAT, "feature_service": "ctr_v0"}, "bundle.feature_service", "ctr_v0"),
         (None, "bundle", "v000001"),
     ],
 )

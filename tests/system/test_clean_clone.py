@@ -17,10 +17,20 @@ from tests.system.page_walk import walk
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 
+END = "trap 'running=$(jobs -p); [ -z \"$running\" ] || kill $running' EXIT"
+"""What a block started in the background ends with it, also where a later line fails."""
+
+
 def sh(command: str, cwd: Path, timeout: float = 1200) -> str:
     inherited = {k: v for k, v in os.environ.items() if k not in ("SEMINAR_HOME", "VIRTUAL_ENV", "KAFKA_BOOTSTRAP_SERVERS")}
     run = subprocess.run(
-        ["bash", "-euc", command], cwd=cwd, env=inherited, capture_output=True, text=True, timeout=timeout, check=False
+        ["bash", "-euc", f"{END}\n{command}"],
+        cwd=cwd,
+        env=inherited,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     assert run.returncode == 0, f"{command}\n{run.stdout[-3000:]}\n{run.stderr[-3000:]}"
     return run.stdout
@@ -44,7 +54,7 @@ def served(clone: Path) -> Iterator[str]:
         process = subprocess.Popen(command, cwd=clone, stdout=log, stderr=log, env={**os.environ, "SEMINAR_HOME": "var"})
     try:
         url = f"http://127.0.0.1:{port}"
-        sh(f"curl -sf --retry 100 --retry-delay 1 --retry-all-errors {url}/v2/health/ready", clone)
+        sh(f"curl -sf --retry 300 --retry-delay 1 --retry-all-errors {url}/v2/health/ready", clone)
         yield url
     finally:
         process.terminate()
@@ -65,7 +75,7 @@ def test_the_demo_reports_what_it_did(clone: Path) -> None:
 def test_the_commands_that_it_prints_work(clone: Path) -> None:
     lines = (clone.parent / "demo.log").read_text().split("Next:\n")[1].strip().splitlines()
     serve, curl, score = (line.strip() for line in lines[:3])
-    curl = curl.replace("curl -s", "curl -sf --retry 60 --retry-delay 1 --retry-connrefused")
+    curl = curl.replace("curl -s", "curl -sf --retry 300 --retry-delay 1 --retry-connrefused")
     answer = json.loads(sh(f"{serve} >/dev/null 2>&1 & server=$!\n{curl}\nkill $server", clone))
     assert len(answer["scores"]) == 5
     assert all(row["rate"] is not None for row in answer["scores"])
@@ -85,7 +95,7 @@ def test_the_services_page_from_nothing_to_a_score(clone: Path, tmp_path: Path) 
     blocks = re.findall(r"```(bash|python)\n(.*?)```", text, re.S)
     assert [kind for kind, _ in blocks] == ["bash", "bash", "bash", "python", "bash"]
     port, feast = str(free_port()), str(free_port())
-    script = [f"export PATH={clone}/.venv/bin:$PATH SEMINAR_HOME=$PWD/var; trap 'kill $(jobs -p)' EXIT"]
+    script = [f"export PATH={clone}/.venv/bin:$PATH SEMINAR_HOME=$PWD/var"]
     for kind, block in blocks:
         for old, new in (
             ("8080", port),
@@ -102,12 +112,12 @@ def test_the_services_page_from_nothing_to_a_score(clone: Path, tmp_path: Path) 
             continue
         block = re.sub(r"^(seminar keys web-shop[^#\n]*).*$", r"KEY=$(\1| sed 's/.*: //')", block, flags=re.M)
         stop = 'if [ -n "$(jobs -p)" ]; then kill $(jobs -p); wait || true; fi'
-        asked = f"curl -s -o answer --retry 100 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:{port}/v2/health/ready"
+        asked = f"curl -s -o answer --retry 300 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:{port}/v2/health/ready"
         block = re.sub(r"^(seminar serve .*)$", rf"{stop}\n\1 >>serve.log 2>&1 &\n{asked}", block, flags=re.M)
         block = re.sub(r"^(feast .* serve .*)$", r"\1 >>feast.log 2>&1 &", block, flags=re.M)
         script.append(
             re.sub(
-                r"curl -s (http://127.0.0.1:\d+/get)", r"curl -sf --retry 100 --retry-delay 1 --retry-all-errors \1", block
+                r"curl -s (http://127.0.0.1:\d+/get)", r"curl -sf --retry 300 --retry-delay 1 --retry-all-errors \1", block
             )
         )
     said = sh("\n".join(script), clone)
