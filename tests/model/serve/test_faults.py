@@ -3,6 +3,7 @@ senders that are slow or send garbage, more requests than it can answer. No wron
 
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -63,9 +64,11 @@ def until(done: Callable[[], bool], patience: float = 30.0) -> None:
 
 
 def begin(trained: Trained, folder: Path, redis: RedisServer | None) -> Iterator[Stand]:
-    given = World("trained", trained.home / "bundles", ITEMS, np.empty(0), np.empty(0), None)
+    bundles = folder.with_name(f"{folder.name}-bundles")  # the trained home is others' too: nothing is promoted in it
+    shutil.copytree(path(trained.home / "bundles", trained.bundle), bundles / trained.bundle)
+    point(bundles, trained.bundle)
+    given = World("trained", bundles, ITEMS, np.empty(0), np.empty(0), None)
     stored = read_sequences(trained.home)
-    point(trained.home / "bundles", trained.bundle)
     with home(folder, given, redis) as online:
         online.append({user: stored.of(i) for i, user in enumerate(stored.user_ids)})
         with Server(folder, 2, options=("--waiting", "8", "--logged", "1")) as server:
