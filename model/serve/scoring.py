@@ -68,6 +68,8 @@ class Scoring:
     ) -> Scored:
         """Calibrated click rates of candidates' ids [c] shown at a time after records [l], with or without a query."""
         clock = clock or Clock()
+        first = max(0, len(records) - self._bundle.spec.history) if self._bundle.spec.history else 0
+        records = records[first:]  # older ones do not exist for this model
         asked = np.array([entity_id(query_text(query)) if query and query.strip() else 0], np.uint64)
         items = self._entities.items(records["item"], ids)
         queries = self._entities.queries(query, records["query"], asked)
@@ -88,7 +90,7 @@ class Scoring:
         odds = self._odds(long, recent, item, words, items, queries, past, time, time_ms, bool(asked[0]))
         rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
         clock.lap("head")
-        return Scored(rates, items.known(items.rows[1]), places, long.weights, folded, items, queries)
+        return Scored(rates, items.known(items.rows[1]), places + np.int32(first), long.weights, folded, items, queries)
 
     def _odds(
         self,

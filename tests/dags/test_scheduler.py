@@ -16,10 +16,18 @@ from model.train.lineage import lineage
 USERS, LENGTH = 16, 24
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of the LocalExecutor's; one that has ended is none."""
+    try:
+        return "worker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def kill_the_task(airflow: chain.Process) -> None:
     """SIGKILL what a worker of the LocalExecutor runs for its task."""
-    workers = [x for x in airflow.family() if "worker" in " ".join(x.cmdline()) and x.children()]
-    tasks = [child for worker in workers for child in worker.children() if "worker" in " ".join(child.cmdline())]
+    workers = [x for x in airflow.family() if is_worker(x) and x.children()]
+    tasks = [child for worker in workers for child in worker.children() if is_worker(child)]
     assert tasks
     for task in tasks:
         task.kill()

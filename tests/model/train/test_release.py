@@ -97,7 +97,7 @@ def test_the_gate_names_what_is_missed(shop: Path) -> None:
     assert found["passed"]
     assert {x["name"]: x["why"] for x in found["checks"]}["champion"] == "there is no champion yet"
     assert failed(gate(shop, bundle="v000001", limits=Limits(**LOOSE, size_mb=0.1))) == ["size_mb"]
-    slow = {"requests": 10, "p90_ms": 900.0}
+    slow = {"requests": 10, "p90_ms": 1900.0}
     assert failed(gate(shop, bundle="v000001", limits=Limits(**LOOSE), smoke=slow)) == ["latency_ms"]
 
 
