@@ -1,4 +1,4 @@
-"""What the processes of a local Airflow share; that they run and end together is in tests/dags/test_scheduler.py."""
+"""What the processes of a local Airflow share; that they run and end together: `make airflow`, `seminar bench chain`."""
 
 import socket
 import stat
