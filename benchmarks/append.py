@@ -11,14 +11,12 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import socket
 import sqlite3
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ import numpy as np
 import redis
 import yaml
 
-from features.children import die_with_parent
+from benchmarks.harness import redis_server
 from features.errors import SeminarError
 from features.online import Online
 from features.record import CAP, RECORD, Records, union
@@ -43,7 +41,10 @@ def run(
     lengths: tuple[int, ...] = LENGTHS, appends: int = 1_000, reads: int = 200, stores: tuple[str, ...] = STORES
 ) -> dict[str, Any]:
     """Measure every store: lengths in records, appends and reads a measurement. SeminarError without a redis-server."""
-    with tempfile.TemporaryDirectory() as folder, _redis(Path(folder)) as server:
+    if reason := redis_server.why_not():
+        raise SeminarError("redis-server", "", f"cannot be started: {reason}", "apt-get install redis-server")
+    with tempfile.TemporaryDirectory() as folder, redis_server.RedisServer(Path(folder) / "server", "everysec") as started:
+        server = redis.Redis(port=started.port)
         found = {name: _store(name, Path(folder), server, lengths, appends, reads) for name in stores}
         info = server.info()
         return {
@@ -65,6 +66,10 @@ def run(
         }
 
 
+def _next(append: Callable[[str, Records], Any], user: str, deltas: Iterator[Any]) -> None:
+    append(user, next(deltas)[None])
+
+
 def _store(
     name: str, folder: Path, server: redis.Redis, lengths: tuple[int, ...], appends: int, reads: int
 ) -> dict[str, Any]:
@@ -80,8 +85,8 @@ def _store(
             count = appends if not stock else max(50, appends * 1_000 // length)
             deltas = iter(_events(count, length))
             result["by_length"][length] = {
-                "append": _timed(lambda user=user, deltas=deltas: append(user, next(deltas)[None]), count),  # type: ignore[misc]
-                "read": _timed(lambda user=user: online.sequence(user), reads),  # type: ignore[misc]
+                "append": _timed(partial(_next, append, user, deltas), count),
+                "read": _timed(partial(online.sequence, user), reads),
             }
         first, last = (result["by_length"][length]["append"]["p50"] for length in (lengths[0], lengths[-1]))
         result["append_p50_longest_to_shortest"] = round(last / first, 2)
@@ -163,35 +168,6 @@ def _online(name: str, kind: str, stock: bool, folder: Path, server: redis.Redis
             os.environ.pop(variable)
             if value is not None:
                 os.environ[variable] = value
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[redis.Redis]:
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SeminarError("redis-server", "", "is not installed", "apt-get install redis-server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (folder / "server").mkdir()
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder / "server"), "--save", ""]
-    process = subprocess.Popen(
-        [program, *options, "--appendonly", "yes", "--appendfsync", "everysec"],
-        stdout=subprocess.DEVNULL,
-        preexec_fn=die_with_parent(),
-    )
-    try:
-        client = redis.Redis("127.0.0.1", port)
-        for _ in range(200):
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                time.sleep(0.05)
-        yield client
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def main() -> None:

@@ -32,28 +32,16 @@ import psutil
 from benchmarks.consume import machine
 from benchmarks.harness import days, kafka_broker
 from benchmarks.harness.kafka_broker import KafkaBroker, free_ports
+from benchmarks.harness.waiting import until
 from features import journal, quality
 from features.children import die_with_parent
 from features.settings import REPOSITORY
 from streaming.events import Event
 
 NEVER = "0 0 1 1 *"
-SETTINGS = """[model]
-dim = 32
-heads = 2
-retrieved = 8
-recent = 8
-encoder = "hashing"
-
-[train]
-psu_epochs = 1
-ctr_epochs = 2
+REST_S = 10  # after a refusal: nothing may come of the day any more
+SETTINGS = f"""{days.SMALL}ctr_epochs = 2
 eval_targets = 100
-lr = 0.01
-table_lr = 0.03
-
-[ctr]
-baselines = []
 
 [release]
 margin = 0.2  # of 24 users the paired interval is wide
@@ -232,13 +220,13 @@ class System:
 
     def wait(self, done: Callable[[], bool], what: str, patience: float = 600) -> None:
         """Wait until something holds; RuntimeError when a process ends or it takes too long."""
-        deadline = time.monotonic() + patience
-        while not done():
+
+        def look() -> bool:
             for process in self.processes.values():
                 process.check()
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"waited {patience:.0f} s for {what}")
-            time.sleep(0.5)
+            return done()
+
+        until(look, patience, f"waited {patience:.0f} s for {what}", 0.5)
 
 
 def scenario(name: str, base_home: Path, folder: Path, champion: str, users: int) -> dict[str, Any]:
@@ -263,7 +251,8 @@ def scenario(name: str, base_home: Path, folder: Path, champion: str, users: int
         system.schedule()
         healthy = time.time()
         system.wait(over, "a release or a refusal", 1500)
-        time.sleep(0 if good else 10)  # nothing may come after the refusal either
+        if not good:
+            time.sleep(REST_S)
         system.wait(lambda: bool(system.serving()), "the scorer")
         version, now = system.serving(), time.time()
         lines = journal.lines(home)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.harness.kafka_broker import KafkaBroker
 from benchmarks.harness.members import STEPS, Members
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.stand import Stand
+from benchmarks.harness.waiting import until
 from features.errors import SeminarError
 from streaming import topics
 
@@ -49,14 +51,14 @@ def run(rounds: int, store: str = "sqlite", rate: float = 400, seed: int = 0) ->
             load = stand.load(round(rate * 12), rate=rate, bad=0.01)
             for step in dice.sample(STEPS, len(STEPS)):
                 pid = stand.member(die_at=step, die_after=dice.randrange(3), events=50, seconds=0.05)
-                feed(stand, lambda pid=pid: not stand.runs(pid))  # type: ignore[misc]
+                feed(stand, partial(_ended, stand, pid))
                 if stand.ended(pid) != -signal.SIGKILL or stand.steps(pid)[-1][2] != step:
                     raise SeminarError("benchmark", step, "was not where the kill fell", "see the log of steps")
                 exact[step] += 1
             for _ in range(RANDOM_KILLS):
                 pid = stand.member(events=300, seconds=0.05)
-                feed(stand, lambda pid=pid: bool(stand.steps(pid)))  # type: ignore[misc]
-                time.sleep(dice.uniform(0, 0.5))
+                feed(stand, partial(_works, stand, pid))
+                time.sleep(dice.uniform(0, 0.5))  # anywhere in a batch
                 stand.kill(pid)
                 anywhere += 1
             if number % OTHERS_EVERY == OTHERS_EVERY - 1:
@@ -92,15 +94,23 @@ def run(rounds: int, store: str = "sqlite", rate: float = 400, seed: int = 0) ->
     }
 
 
+def _ended(stand: Stand, pid: int) -> bool:
+    return not stand.runs(pid)
+
+
+def _works(stand: Stand, pid: int) -> bool:
+    return bool(stand.steps(pid))
+
+
 def feed(stand: Stand, done: Callable[[], bool]) -> None:
     """Wait until it is done, and see meanwhile that there is something to consume: else no member comes to any step."""
-    deadline = time.monotonic() + 90
-    while not done():
-        if time.monotonic() > deadline:
-            raise SeminarError("benchmark", "a member", "consumes nothing", "see the broker's log")
-        if stand.idle():
+
+    def fed() -> bool:
+        if not done() and stand.idle():
             stand.load(400, bad=0.05).wait()
-        time.sleep(0.02)
+        return done()
+
+    until(fed, 90, "a member consumes nothing; see the broker's log", 0.02)
 
 
 def main() -> None:

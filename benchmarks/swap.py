@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+from benchmarks.harness import waiting
 from benchmarks.harness.serving import Server, Wire, home
 from benchmarks.harness.world import World
 from benchmarks.score import worlds
@@ -91,7 +92,7 @@ class _Seen:
 
     def __init__(self, requests: int, expected: dict[tuple[str, int], list[float]]) -> None:
         self._left, self._expected = requests, expected
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.answered: Counter[str] = Counter()
         self.failed: list[str] = []
         self.mixed, self.worst = 0, 0.0
@@ -101,6 +102,11 @@ class _Seen:
         """Requests that are still to be sent."""
         return self._left
 
+    def wait(self, left: float) -> None:
+        """Until no more than so many are still to be sent."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._left <= left)
+
     def ask(self, port: int, bodies: list[bytes], first: int) -> None:
         """Ask until all requests are sent; one of several clients."""
         number, wire = first, Wire(port)
@@ -109,6 +115,7 @@ class _Seen:
                 if self._left <= 0:
                     return
                 self._left -= 1
+                self._lock.notify_all()
             place, number = number % len(bodies), number + 1
             try:
                 status, content = wire.send(bodies[place])
@@ -138,19 +145,12 @@ def _move(
     was refused."""
     kind, whole, moved, refused = folder / "bundles", seen.left, 0, False
     while moved < swaps:
-        due = whole * (swaps - moved - 1) / (swaps + 1)
-        while seen.left > due and seen.left > 0:
-            time.sleep(0.01)
+        seen.wait(max(whole * (swaps - moved - 1) / (swaps + 1), 0))
         if moved == swaps // 2:
             former = current(kind)
             assert former is not None
             point(kind, corrupt)
-            deadline = time.monotonic() + 10
-            while not refused and time.monotonic() < deadline:
-                with Wire(server.port) as wire:
-                    found = wire.ask("GET", "/v2/health/ready")[1].get("refused")
-                refused = bool(found) and found["version"] == corrupt
-                time.sleep(0.02)
+            refused = _refuses(server, corrupt)
             point(kind, former)
         if moved % 2:
             rollback(folder)
@@ -158,6 +158,21 @@ def _move(
             promote(folder, bundle=[*others, first][moved // 2 % 3] if moved else others[0])
         moved += 1
     return moved, refused
+
+
+def _refuses(server: Server, version: str) -> bool:
+    """Whether the server says within ten seconds that it refuses a version."""
+
+    def said() -> bool:
+        with Wire(server.port) as wire:
+            found = wire.ask("GET", "/v2/health/ready")[1].get("refused")
+        return bool(found) and found["version"] == version
+
+    try:
+        waiting.until(said, 10, "the corrupt bundle is not refused", 0.02)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _variant(kind: Path, version: str, seed: int) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,7 +80,7 @@ def prepare(home: Path, dags: Path = DAGS) -> None:
 
         try:
             check_migrations(timeout=0)
-        except Exception:  # a fresh file has neither the tables nor the version that this looks for
+        except TimeoutError:  # a fresh file never gets the version that this waits for
             initdb()
         Pool.create_or_update_pool(POOL, slots=1, description="One training at a time", include_deferred=False)
 
@@ -193,7 +194,7 @@ def _quiet() -> Iterator[Path]:
         warnings.simplefilter("ignore")
         root.handlers[:] = [logging.StreamHandler(_open(log))]
         try:
-            import airflow.settings  # noqa: F401  # configures logging to stdout when it is imported first
+            import_module("airflow.settings")  # it configures logging to stdout when it is imported first
             from airflow.sdk.log import configure_logging
 
             configure_logging(output=_open(log), colored_console_log=False, cache_logger_on_first_use=False)

@@ -86,10 +86,10 @@ def airflow_environment(
         print(f"export {name}={shlex.quote(value)}")
 
 
-def usage(error: Exception) -> SeminarError:
-    """What click says of options and arguments, in our form."""
-    context, message = getattr(error, "ctx", None), getattr(error, "format_message", error.__str__)()
-    said, helped = message.rstrip("."), context.command_path if context else "seminar"
+def usage(error: typer.TyperException) -> SeminarError:
+    """What typer says of options and arguments, in our form."""
+    context = getattr(error, "ctx", None)
+    said, helped = error.format_message().rstrip("."), context.command_path if context else "seminar"
     return SeminarError("command", " ".join(sys.argv[1:]), f"is not understood ({said})", f"see `{helped} --help`")
 
 
@@ -134,14 +134,10 @@ def main() -> None:
         if refusal is None:
             raise
         sys.exit(fail(str(refusal)))
-    except Exception as error:
-        # typer brings a click of its own: its errors are known by what they can do
-        show, status = getattr(error, "show", None), getattr(error, "exit_code", None)
-        if show is None or status is None:
-            raise
-        if type(error).__name__ == "NoArgsIsHelpError":
-            show()
-            sys.exit(status)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # typer does not export it; its message is the help
+            print(error.format_message())
+            sys.exit(error.exit_code)
         sys.exit(fail(str(usage(error))))
 
 

@@ -16,10 +16,10 @@ from airflow.sdk import Param, dag, task
 from dags.common import (
     CATALOGUE,
     CODEBOOKS,
-    DEFAULTS,
     PSU,
     START,
     TRAINING,
+    USUAL,
     dry_param,
     extra_of,
     lineage,
@@ -37,10 +37,8 @@ from dags.common import (
     "codebooks",
     schedule=[PSU],
     start_date=START,
-    catchup=False,
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={
         "psu": version_param("PSU"),
         "windows": windows_param(),

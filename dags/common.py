@@ -97,6 +97,9 @@ DEFAULTS: dict[str, Any] = {
     ),
 }
 
+USUAL: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "tags": ["seminar"]}
+"""What every DAG is told."""
+
 
 def windows_param() -> Param:
     """The dates that separate pretraining, fine-tuning, validation and test."""

@@ -18,9 +18,9 @@ from airflow.sdk import Param, TriggerRule, dag, task
 from dags.common import (
     BUNDLE,
     CODEBOOKS,
-    DEFAULTS,
     START,
     TRAINING,
+    USUAL,
     dry_param,
     epochs_param,
     extra_of,
@@ -43,10 +43,8 @@ BASELINES = ("din_full", "din_recent")
     "ctr",
     schedule=[CODEBOOKS],
     start_date=START,
-    catchup=False,
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={
         "psu": version_param("PSU"),
         "codebooks": version_param("Codebooks"),

@@ -13,18 +13,16 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, dag, task
 
-from dags.common import DEFAULTS, dry_param, online
+from dags.common import USUAL, dry_param, online
 from features.settings import settings
 
 
 @dag(
     "health",
     schedule=CronTriggerTimetable(settings().health, timezone="UTC"),
-    catchup=False,
     dagrun_timeout=timedelta(hours=1),
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={"dry": dry_param("look, and call nobody")},
 )
 def health() -> None:

@@ -15,17 +15,15 @@ from typing import Any
 
 from airflow.sdk import CronPartitionTimetable, Param, dag, task
 
-from dags.common import DEFAULTS, HISTORY, date_param, dry_param
+from dags.common import HISTORY, USUAL, date_param, dry_param
 from features.settings import settings
 
 
 @dag(
     "history",
     schedule=CronPartitionTimetable(settings().hourly, timezone="UTC", run_offset=-1),
-    catchup=False,
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={
         "date": date_param(),
         "grace_s": Param(

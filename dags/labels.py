@@ -14,17 +14,15 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, PokeReturnValue, dag, task
 
-from dags.common import DEFAULTS, LABELS, date_param, dry_param, online
+from dags.common import LABELS, USUAL, date_param, dry_param, online
 from features.settings import settings
 
 
 @dag(
     "labels",
     schedule=CronTriggerTimetable(settings().daily, timezone="UTC"),
-    catchup=False,
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={
         "date": date_param(),
         "correct": Param(

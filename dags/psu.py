@@ -13,11 +13,11 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from dags.common import (
-    DEFAULTS,
     LABELS,
     PSU,
     START,
     TRAINING,
+    USUAL,
     dry_param,
     epochs_param,
     extra_of,
@@ -35,10 +35,8 @@ from dags.common import (
     "psu",
     schedule=[LABELS],
     start_date=START,
-    catchup=False,
-    default_args=DEFAULTS,
     doc_md=__doc__,
-    tags=["seminar"],
+    **USUAL,
     params={
         "history": version_param("History"),
         "windows": windows_param(),

@@ -41,6 +41,18 @@ def forget_named(home: Path) -> None:
     _journal(home).unlink(missing_ok=True)
 
 
+def erase_lists(home: Path, fences: Mapping[str, int]) -> int:
+    """Remove the files of `<home>/lists` that name one of these users (by hash); how many. Evaluations draw them again."""
+    removed = 0
+    for file in sorted((home / "lists").glob("*.npz")):
+        with np.load(file) as stored:
+            users = set(stored["user"].tolist())
+        if any(user_hash(name) in fences for name in users):
+            file.unlink()
+            removed += 1
+    return removed
+
+
 def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
     """Remove what is older than its user's fence (ms by user hash) from every file: events, impressions, clicks, labels.
 

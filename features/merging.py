@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,11 +81,11 @@ def _ranges(dataset: Callable[[], ds.Dataset], key: str, limit: int) -> list[ds.
     """Filters that cut the rows into ranges of the key with about `limit` rows each; one key is never cut."""
     if dataset().count_rows() <= limit:
         return [None]
-    counts: dict[object, int] = {}
+    counts: dict[Any, int] = {}
     for batch in dataset().to_batches(columns=[key]):
         for found in batch[key].value_counts().to_pylist():
             counts[found["values"]] = counts.get(found["values"], 0) + found["counts"]
-    keys = sorted(counts)  # type: ignore[type-var]
+    keys = sorted(counts)
     total = np.cumsum([counts[key] for key in keys])
     edges = sorted({int(np.searchsorted(total, x)) for x in range(limit, int(total[-1]), limit)} | {len(keys) - 1})
     column, ranges = ds.field(key), []

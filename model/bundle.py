@@ -94,8 +94,8 @@ class Bundle:
     queries: Table
     codebooks: Codebooks
     types: Types
-    vocabulary: NDArray[np.int64] | None = None
-    golden: Golden | None = None
+    vocabulary: NDArray[np.int64]
+    golden: Golden
 
 
 def write(
@@ -107,8 +107,8 @@ def write(
     codebooks: Codebooks,
     types: Types,
     manifest: dict[str, Any],
-    vocabulary: NDArray[np.int64] | None = None,
-    golden: Golden | None = None,
+    vocabulary: NDArray[np.int64],
+    golden: Golden,
 ) -> None:
     """Write a bundle into a folder (to be published: features.publish). vocabulary [n + 1]: id-table rows of item rows."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
@@ -117,10 +117,8 @@ def write(
             np.save(folder / f"{name}.{field.name}.npy", getattr(table, field.name))
     codebooks.save(folder)
     np.savez(folder / TYPES, allow_pickle=False, **vars(types))
-    if vocabulary is not None:
-        np.save(folder / VOCABULARY, vocabulary)
-    if golden is not None:
-        golden.save(folder)
+    np.save(folder / VOCABULARY, vocabulary)
+    golden.save(folder)
     whole = {"format": FORMAT, "feature_service": FEATURE_SERVICE, "spec": dataclasses.asdict(spec), **manifest}
     (folder / MANIFEST).write_text(json.dumps(whole, indent=1, default=str))
     (folder / CARD).write_text(card(whole))
@@ -143,8 +141,7 @@ def load(folder: Path) -> Bundle:
         lengths = {len(table.parts), len(table.cells), len(table.codes), len(table.bias)}
         if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
-    known = folder / VOCABULARY
-    vocabulary = np.load(known, mmap_mode="r") if known.exists() else None
+    vocabulary = np.load(folder / VOCABULARY, mmap_mode="r")
     with np.load(folder / TYPES) as stored:
         types = Types(stored["hashes"], stored["popularity"])
     books, golden = Codebooks.load(folder), Golden.load(folder)

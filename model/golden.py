@@ -39,9 +39,7 @@ class Golden:
         np.savez(folder / FILE, allow_pickle=False, **vars(self))
 
     @classmethod
-    def load(cls, folder: Path) -> "Golden | None":
-        """Read `golden.npz`; None where a bundle of an earlier version has none."""
-        if not (folder / FILE).exists():
-            return None
+    def load(cls, folder: Path) -> "Golden":
+        """Read `golden.npz`."""
         with np.load(folder / FILE) as stored:
             return cls(**{name: stored[name] for name in stored.files})

@@ -5,7 +5,7 @@
 3. The user's row is replaced by the fence, atomically.
 4. Rows go from every file of history, pinned versions too.
 5. Query texts that only this user issued go, while no batch is applied.
-6. Dead letters of the user are taken back, and lines of the log of scored requests.
+6. Dead letters of the user are taken back, lines of the log of scored requests, and lists of candidates that name the user.
 7. The online store's own files are purged.
 
 A crash leaves the fence marked as pending; `seminar forget --pending` finishes. A forget event does step 1 and 3 at once.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from features import barrier, reports, requests
-from features.erasure import erase_queries, erase_rows, forget_named, named, unused
+from features.erasure import erase_lists, erase_queries, erase_rows, forget_named, named, unused
 from features.fences import pending, raise_fence, settle, user_hash
 from features.online import Online
 from features.publish import versions
@@ -48,7 +48,7 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
         online.delete_queries(sorted(queries))
         forget_named(home)
         letters = _erase_file_letters(home, fences)
-    scored = requests.erase(home, fences)
+    scored, lists = requests.erase(home, fences), erase_lists(home, fences)
     if bootstrap:
         letters += _erase_kafka_letters(bootstrap, fences)
     online.purge()
@@ -70,6 +70,7 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
         "query_texts": len(queries),
         "dead_letters": letters,
         "logged_requests": scored,
+        "candidate_lists": lists,
         "remains": remains,
     }
     return reports.save(home, f"forget-{int(time.time() * 1000)}", receipt)

@@ -17,6 +17,22 @@ KINDS = ("milk", "bread", "apples", "coffee", "cheese", "rice")
 ITEMS = 10  # of a kind
 POISONS = ("empty", "tenfold", "duplicated", "flipped", "unknown", "clocks")
 SOURCE = "shop"
+SMALL = """[ctr]
+baselines = []
+
+[model]
+dim = 32
+heads = 2
+retrieved = 8
+recent = 8
+encoder = "hashing"
+
+[train]
+psu_epochs = 1
+lr = 0.01
+table_lr = 0.03
+"""
+"""Settings of a model that such a shop can train in seconds; more of [train], and other tables, may follow."""
 LATE_DAYS = 12
 
 

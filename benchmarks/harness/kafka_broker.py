@@ -5,9 +5,9 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
+from benchmarks.harness.waiting import until
 from features.children import die_with_parent
 
 _SETTINGS = """process.roles=broker,controller
@@ -87,14 +87,17 @@ class KafkaBroker:
                 start_new_session=True,
                 preexec_fn=die_with_parent(),
             )
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and self._process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.05)
-        self.kill()
-        raise RuntimeError(f"the broker did not start; see {self.folder / 'log'}")
+        try:
+            until(self._answers, patience, f"the broker did not start; see {self.folder / 'log'}")
+        except RuntimeError:
+            self.kill()
+            raise
+
+    def _answers(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"the broker ended; see {self.folder / 'log'}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def stop(self) -> None:
         """End it cleanly."""

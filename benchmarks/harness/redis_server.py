@@ -2,10 +2,13 @@
 
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
+from redis import Redis
+from redis.exceptions import RedisError
+
 from benchmarks.harness.kafka_broker import free_ports
+from benchmarks.harness.waiting import until
 from features.children import die_with_parent
 
 
@@ -42,18 +45,15 @@ class RedisServer:
         with (self.folder / "redis.log").open("ab") as log:
             command = ["redis-server", *self._options]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent())
-        from redis import Redis
-        from redis.exceptions import RedisError
+        until(self._answers, 30, f"redis-server did not start; see {self.folder / 'redis.log'}")
 
-        client = Redis(port=self.port)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                client.ping()
-                return
-            except RedisError:
-                time.sleep(0.02)
-        raise RuntimeError(f"redis-server did not start; see {self.folder / 'redis.log'}")
+    def _answers(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"redis-server ended; see {self.folder / 'redis.log'}")
+        try:
+            return bool(Redis(port=self.port).ping())
+        except RedisError:
+            return False
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""

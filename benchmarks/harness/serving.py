@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks.harness.kafka_broker import free_ports
 from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.waiting import until
 from benchmarks.harness.world import World
 from features.children import die_with_parent
 from features.errors import SeminarError
@@ -65,22 +66,23 @@ class Server:
             )
 
     def __enter__(self) -> "Server":
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            self.check()
-            try:
-                with Wire(self.port) as wire:
-                    if wire.ask("GET", "/v2/health/ready")[0] == 200:
-                        return self
-            except OSError:
-                pass
-            time.sleep(0.1)
-        self.stop()
-        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
-        raise SeminarError("server", self.port, "is not ready after 240 s", f"it said: {' / '.join(said)}")
+        try:
+            until(self._ready, 240, f"the server on port {self.port} is not ready; see {self._log}", 0.1)
+        except BaseException:
+            self.stop()
+            raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _ready(self) -> bool:
+        self.check()
+        try:
+            with Wire(self.port) as wire:
+                return wire.ask("GET", "/v2/health/ready")[0] == 200
+        except OSError:
+            return False
 
     @property
     def pid(self) -> int:

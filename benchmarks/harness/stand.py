@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import oracle
 from benchmarks.harness.members import Members
 from benchmarks.harness.redis_server import RedisServer
+from benchmarks.harness.waiting import until
 from features.children import die_with_parent
 from features.settings import REPOSITORY
 from streaming import consumer
@@ -122,15 +121,6 @@ class Stand:
         for pid, _, step in self.steps():
             last[pid] = step
         return {step: sum(x == step for x in last.values()) for step in sorted(set(last.values()))}
-
-
-def until(condition: Callable[[], bool], patience: float, complaint: str) -> None:
-    """Wait for the condition; RuntimeError after `patience` seconds."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(complaint)
-        time.sleep(0.05)
 
 
 def finish(load: "subprocess.Popen[bytes]", patience: float = 300) -> None:

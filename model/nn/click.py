@@ -59,7 +59,7 @@ class ClickModel(nn.Module):
         masses = 2 * heads + EXTRA.get(backbone.search, 0)
         plain = masses + 1 + COUNTERS + POPULARITY + CONTEXT + 1
         # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say.
-        self.head = _mlp(6 * dim + plain, 128, dim)
+        self.head = _mlp(6 * dim + plain, 128, dim, silent=True)  # vectors come in when they have something to say
         self.wide = _mlp(plain, 64, 64)
         # What plain features are on average and how they vary: without it the small head learns several times slower.
         self.register_buffer("mean", torch.zeros(plain))
@@ -68,7 +68,6 @@ class ClickModel(nn.Module):
         self.source = nn.Parameter(torch.full((2,), -3.0))  # a click is rare
         self.position = nn.Parameter(torch.zeros(POSITIONS))
         nn.init.zeros_(self.item_bias.weight)
-        nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]  # vectors come in when they have something to say
 
     def standardise(self, plain: Tensor) -> None:
         """Take means and deviations from a sample [n, p] of plain features (`Evidence.plain`), before training."""
@@ -120,8 +119,12 @@ class ClickModel(nn.Module):
         return evidence(long, recent, item, query, (queries > 0).float(), counted, popularity, context(history, seen))
 
 
-def _mlp(inputs: int, hidden: int, last: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, last), nn.SiLU(), nn.Linear(last, 1))
+def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequential:
+    """Three layers to one number; a silent one says nothing at first."""
+    out = nn.Linear(last, 1)
+    if silent:
+        nn.init.zeros_(out.weight)
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, last), nn.SiLU(), out)
 
 
 def restore(model: ClickModel, pretrained: dict[str, Tensor]) -> dict[str, list[str]]:

@@ -53,6 +53,17 @@ def _cut(scores: Any_, places: Any_, n: int, k: int) -> Any:
 
 
 @register_jitable
+def _keep(scores, places, fill, least, t, k, score, place):  # type: ignore[no-untyped-def]
+    """Put one into a target's buffer; a full one is cut back to the k best."""
+    scores[t, fill[t]] = score
+    places[t, fill[t]] = place
+    fill[t] += 1
+    if fill[t] == scores.shape[1]:
+        least[t] = _cut(scores[t], places[t], fill[t], k)
+        fill[t] = k
+
+
+@register_jitable
 def _offer(best, behaviours, t, k, own, first):  # type: ignore[no-untyped-def]
     """Offer target t the behaviours of units `first` and on, whose own scores are own [u].
 
@@ -67,12 +78,7 @@ def _offer(best, behaviours, t, k, own, first):  # type: ignore[no-untyped-def]
         for e in range(starts[first + i], starts[first + i + 1]):
             score = own[i] + queries[t, column[e]] + bias[e]
             if score > least[t]:
-                scores[t, fill[t]] = score
-                places[t, fill[t]] = order[e]
-                fill[t] += 1
-                if fill[t] == scores.shape[1]:
-                    least[t] = _cut(scores[t], places[t], fill[t], k)
-                    fill[t] = k
+                _keep(scores, places, fill, least, t, k, score, order[e])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -95,12 +101,7 @@ def select_all(  # type: ignore[no-untyped-def]
         for t in range(len(fill)):
             score = own[unit, t] + queries[column[e], t] + bias[e]
             if score > least[t]:
-                scores[t, fill[t]] = score
-                places[t, fill[t]] = order[e]
-                fill[t] += 1
-                if fill[t] == scores.shape[1]:
-                    least[t] = _cut(scores[t], places[t], fill[t], k)
-                    fill[t] = k
+                _keep(scores, places, fill, least, t, k, score, order[e])
 
 
 @numba.njit(nogil=True, cache=True)

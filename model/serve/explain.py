@@ -85,21 +85,14 @@ class Explainer:
         inner products with the folded query; a share is the part of one in the sum of their absolute values.
         """
         parts = self.match(chosen, items, folded)
-        if parts is None:
-            return [{} for _ in chosen]
         total = np.abs(parts).sum(1, keepdims=True)
         names = (*ItemEncoder.modalities, "query")
         found = np.abs(parts) / np.where(total > 0, total, 1)
         return [{name: round(float(x), 4) for name, x in zip(names, row, strict=True) if x > 0} for row in found]
 
-    def match(self, chosen: Records, items: Sequence[dict[str, Any] | None], folded: Floats) -> NDArray[np.float32] | None:
-        """Inner products [k, m + 1] of a folded query [d] with what a behaviour's key is the sum of; the last: the query.
-
-        None where the bundle has no vocabulary: it was exported before bundles had one.
-        """
+    def match(self, chosen: Records, items: Sequence[dict[str, Any] | None], folded: Floats) -> NDArray[np.float32]:
+        """Inner products [k, m + 1] of a folded query [d] with what a behaviour's key is the sum of; the last: the query."""
         vocabulary = self._bundle.vocabulary
-        if vocabulary is None:
-            return None
         rows = self._bundle.items.rows(np.ascontiguousarray(chosen["item"]))
         queries = self._entities.queries(None, np.ascontiguousarray(chosen["query"]))
         words = queries.parts.take(queries.rows[0]) @ folded

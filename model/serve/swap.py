@@ -120,7 +120,7 @@ def check_service(store: Store, name: str) -> None:
 
 def check_golden(scorer: Scorer) -> None:
     """SeminarError unless the bundle's golden requests get the rates that training gave them, by exact search."""
-    for number, (records, time_ms, query, candidates, rates) in enumerate(scorer.bundle.golden or ()):
+    for number, (records, time_ms, query, candidates, rates) in enumerate(scorer.bundle.golden):
         found = scorer.scoring(records, candidates, query, time_ms, "exact").rates
         worst = float(np.abs(found - rates).max(initial=0.0))
         if not worst <= TOLERANCE:  # nan is no agreement

@@ -45,7 +45,7 @@ class Optimiser:
             raise FloatingPointError(f"loss is {loss.item()}")
         for optimiser in self._optimisers:
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._all, 5.0)
         for optimiser in self._optimisers:
             optimiser.step()

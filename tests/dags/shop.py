@@ -9,24 +9,9 @@ from benchmarks.harness import days
 from streaming.events import Event, Message
 from streaming.topics import topic_of
 
-SETTINGS = """
-[model]
-dim = 32
-heads = 2
-retrieved = 8
-recent = 8
-encoder = "hashing"
-
-[train]
-psu_epochs = 1
-ctr_epochs = 1
+SETTINGS = f"""{days.SMALL}ctr_epochs = 1
 eval_targets = 60
 users = 4
-lr = 0.01
-table_lr = 0.03
-
-[ctr]
-baselines = []
 
 [release]
 margin = 0.3

@@ -11,7 +11,8 @@ from benchmarks.harness import redis_server
 from benchmarks.harness.kafka_broker import KafkaBroker, why_not
 from benchmarks.harness.members import Members
 from benchmarks.harness.redis_server import RedisServer
-from benchmarks.harness.stand import Stand, until
+from benchmarks.harness.stand import Stand
+from benchmarks.harness.waiting import until
 from streaming import clients, topics
 
 

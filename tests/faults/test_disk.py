@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.harness.kafka_broker import KafkaBroker
 from benchmarks.harness.members import Members
-from benchmarks.harness.stand import Stand, until
+from benchmarks.harness.stand import Stand
+from benchmarks.harness.waiting import until
 from features import history
 from features.errors import SeminarError
 

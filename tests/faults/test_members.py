@@ -9,7 +9,8 @@ import time
 import pytest
 from kafka.errors import KafkaError
 
-from benchmarks.harness.stand import Stand, finish, until
+from benchmarks.harness.stand import Stand, finish
+from benchmarks.harness.waiting import until
 from streaming import clients
 
 from .conftest import assert_each_once

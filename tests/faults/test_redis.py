@@ -5,7 +5,8 @@ import time
 import pytest
 
 from benchmarks.harness.redis_server import RedisServer
-from benchmarks.harness.stand import Stand, finish, until
+from benchmarks.harness.stand import Stand, finish
+from benchmarks.harness.waiting import until
 
 from .conftest import assert_each_once
 from .test_kills import kill_in_gaps

@@ -4,7 +4,8 @@ import pytest
 from kafka.admin import NewPartitions
 
 from benchmarks.harness.load import event, message
-from benchmarks.harness.stand import Stand, finish, until
+from benchmarks.harness.stand import Stand, finish
+from benchmarks.harness.waiting import until
 from streaming import clients
 from streaming.deadletters import read_all
 

@@ -6,8 +6,6 @@ from benchmarks.harness import days
 from features import history, labels, quality
 from features.compaction import compact
 from features.errors import SeminarError
-from features.health_page import write
-from features.journal import note, runs
 from tests.dags import shop
 
 
@@ -84,21 +82,3 @@ def test_many_refused_messages_are_a_fault_of_their_date(tmp_path: Path, monkeyp
     assert dates(tmp_path, None) == {date: 3}
     found = quality.check(tmp_path, date, bad=dates(tmp_path, None)[date])
     assert [x["name"] for x in found["checks"] if not x["passed"]] == ["bad"]
-
-
-def test_runs_are_grouped_by_their_newest_tries_and_shown(tmp_path: Path) -> None:
-    for run, task, state in (
-        ("a", "one", "failed"),
-        ("a", "one", "success"),
-        ("b", "one", "success"),
-        ("b", "two", "failed"),
-    ):
-        facts = {"map_index": -1, "attempt": 1, "begun": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
-        note(tmp_path, dag="psu", run=run, task=task, state=state, error="<b>" if state == "failed" else None, **facts)
-    assert [(x["run"], x["state"], len(x["tasks"])) for x in runs(tmp_path)] == [("b", "failed", 2), ("a", "success", 1)]
-    check = {"name": "lag", "value": 3.0, "limit": 1.0, "at": "most", "applies": True, "passed": False, "why": ""}
-    report = {"looked": "2026-01-01T00:00:00+00:00", "passed": False, "sections": {"stream": {"checks": [check]}}}
-    page = write(tmp_path, [report]).read_text()
-    assert "look here" in page
-    assert "two: &lt;b&gt;" in page
-    assert "data:image/png" in page

@@ -5,6 +5,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from features import history
@@ -70,10 +71,14 @@ def fill(home: Path) -> Online:
 
 def test_raw_bytes_of_every_file(home: Path) -> None:
     online = fill(home)
-    assert len(found_in(home, traces(home, "ann"))) >= 4, "database, events, queries, impressions, dead letters"
+    (home / "lists").mkdir()
+    for user in ("ann", "bob"):
+        np.savez(home / "lists" / f"search-{user}.npz", user=np.array([user]), items=np.array([entity_id(f"pill-{user}-1")]))
+    assert len(found_in(home, traces(home, "ann"))) >= 5, "database, events, queries, impressions, dead letters, lists"
     receipt = forgets.forget("ann", online, home, None)
     assert (receipt["rows"], receipt["query_texts"], receipt["dead_letters"]) == (303, 1, 1)
     assert found_in(home, traces(home, "ann")) == set()
+    assert [file.name for file in (home / "lists").iterdir()] == ["search-bob.npz"]
     assert online.queries([entity_id(SECRET), entity_id(SHARED)]) == [None, SHARED], "a text that others issued stays"
     served, other = online.sequence("ann"), online.sequence("bob")
     assert served

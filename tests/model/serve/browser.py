@@ -13,12 +13,11 @@ PATIENCE_S = 120.0
 
 @contextmanager
 def chromium(width: int = 1280, height: int = 900) -> Iterator[Any]:
-    """A driver; skips the test, with the reason, where Chromium, its driver or selenium is missing."""
+    """A driver; skips the test, with the reason, where Chromium or its driver is missing."""
     found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     for name, path in found.items():
         if path is None:
             pytest.skip(f"{name} is not installed (Debian packages chromium, chromium-driver)")
-    pytest.importorskip("selenium", reason="selenium is not installed (it comes with the extra dev)")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

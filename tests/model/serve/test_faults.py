@@ -12,13 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.harness import redis_server
+from benchmarks.harness import redis_server, waiting
 from benchmarks.harness.redis_server import RedisServer
 from benchmarks.harness.serving import Server, Wire, home
 from benchmarks.harness.world import World
@@ -56,11 +57,12 @@ def rates(answer: Any) -> list[float]:
     return [score["rate"] for score in answer["scores"]]
 
 
-def until(done: Callable[[], bool], patience: float = 30.0) -> None:
-    deadline = time.monotonic() + patience
-    while not done():
-        assert time.monotonic() < deadline, "it does not recover"
-        time.sleep(0.05)
+def refuses(wire: Wire, version: str) -> bool:
+    return (wire.ask("GET", "/v2/health/ready")[1]["refused"] or {}).get("version") == version
+
+
+def until(done: Callable[[], bool]) -> None:
+    waiting.until(done, 30.0, "it does not recover")
 
 
 def begin(trained: Trained, folder: Path, redis: RedisServer | None) -> Iterator[Stand]:
@@ -98,21 +100,27 @@ def _all_is_well(stand: Stand) -> Iterator[None]:
     assert len(stand.server.workers()) == 2
 
 
+def asked_without_a_store(stand: Stand) -> Counter[str]:
+    """Everybody is answered, soon, with what was read last or with nothing, and is told; what they are told, counted."""
+    seen: Counter[str] = Counter()
+    for user in [*USERS, "user-9"] * 3:
+        begin = time.monotonic()
+        status, answer = stand.ask(user)
+        assert status == 200
+        assert time.monotonic() - begin < 5
+        seen.update(reason.split(":")[0] for reason in answer["degraded"])
+        assert any(reason.startswith("store") for reason in answer["degraded"])
+        if answer["sequence"]["length"]:
+            assert rates(answer) == pytest.approx(stand.right[user], abs=1e-5)
+    return seen
+
+
 def test_redis_is_killed_and_comes_back(stand: Stand) -> None:
     assert stand.redis is not None
     seen: Counter[str] = Counter()
     for _ in range(2):
         stand.redis.kill()
-        for user in [*USERS, "user-9"] * 3:
-            begin = time.monotonic()
-            status, answer = stand.ask(user)
-            assert status == 200
-            assert time.monotonic() - begin < 5
-            seen.update(reason.split(":")[0] for reason in answer["degraded"])
-            if answer["sequence"]["length"]:
-                assert rates(answer) == pytest.approx(stand.right[user], abs=1e-5)
-            else:
-                assert any(reason.startswith("store") for reason in answer["degraded"])
+        seen += asked_without_a_store(stand)
         with Wire(stand.server.port) as wire:
             assert wire.ask("GET", "/v1/users/user-1/sequence")[0] == 503
             assert wire.ask("GET", "/v2/health/ready")[0] == 200
@@ -145,7 +153,7 @@ def test_a_bundle_half_written_and_a_torn_one(stand: Stand) -> None:
     with Wire(stand.server.port) as wire:
         for bad in (half, torn):
             (kind / "current").write_text(bad.name + "\n")
-            until(lambda bad=bad: (wire.ask("GET", "/v2/health/ready")[1]["refused"] or {}).get("version") == bad.name)  # type: ignore[misc]
+            until(partial(refuses, wire, bad.name))
             assert all(stand.is_right(user) for user in USERS)
     point(kind, good)
 
@@ -248,17 +256,9 @@ def test_sqlite_is_locked_and_released(on_sqlite: Stand) -> None:
     assert all(on_sqlite.is_right(user) for user in USERS)
     writer.execute("rollback")
     writer.close()
-    seen: Counter[str] = Counter()
     with (on_sqlite.folder / "online.db-shm").open("r+b") as shared:
         fcntl.lockf(shared, fcntl.LOCK_EX, 8, 120)  # all of the log's locks: nobody can read
-        for user in [*USERS, "user-9"] * 3:
-            begin = time.monotonic()
-            status, answer = on_sqlite.ask(user)
-            assert status == 200
-            assert time.monotonic() - begin < 5
-            seen.update(reason.split(":")[0] for reason in answer["degraded"])
-            if answer["sequence"]["length"]:
-                assert rates(answer) == pytest.approx(on_sqlite.right[user], abs=1e-5)
+        seen = asked_without_a_store(on_sqlite)
         fcntl.lockf(shared, fcntl.LOCK_UN, 8, 120)
     assert seen["store"] == 3 * (len(USERS) + 1)
     assert seen["recent sequence"] > 0

@@ -41,7 +41,6 @@ def test_the_document_has_examples_and_says_what_is_refused(served: Served) -> N
 
 @pytest.mark.long
 def test_schemathesis_finds_nothing(served: Served, key: str) -> None:
-    pytest.importorskip("schemathesis", reason="the extra dev is not installed")
     point(served.kind, "v000001")
     wait_for(served.url, "v000001")
     command = [str(Path(sys.executable).parent / "st"), "run", served.url + "/openapi.json"]
