@@ -111,7 +111,7 @@ def routes(service: Service, outside: dict[str, Look]) -> APIRouter:
         bundle = service.bundle()
         return catalogue.find(words, limit, bundle.items if bundle else None)
 
-    @router.post("/named")
+    @router.post("/named", responses=documented(400))
     def named(items: Annotated[list[Key], Body(max_length=1000)]) -> Any:
         """Titles by item id, of those that the online store knows."""
         rows = service.store.online.items([entity_id(item) for item in items])

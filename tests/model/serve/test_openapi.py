@@ -39,6 +39,14 @@ def test_the_document_has_examples_and_says_what_is_refused(served: Served) -> N
     assert all(operation["responses"] for path in document["paths"].values() for operation in path.values())
 
 
+def test_a_body_that_is_no_text_is_refused_as_the_document_says(served: Served, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    answer = httpx.post(served.url + "/inspect/v1/named", content=b"\xb9r\x92R", headers=headers)
+    documented = httpx.get(served.url + "/openapi.json").json()["paths"]["/inspect/v1/named"]["post"]["responses"]
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "request")
+    assert "400" in documented
+
+
 @pytest.mark.long
 def test_schemathesis_finds_nothing(served: Served, key: str) -> None:
     point(served.kind, "v000001")
