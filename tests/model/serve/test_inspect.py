@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def long_history() -> np.ndarray:
     return records
 
 
+@contextmanager
 def serve(home: Path, keys: Path | None = None) -> Iterator[str]:
     service = Service(settings(), Limits(store=30.0, deadline=60.0))
     port = free_port()
@@ -70,9 +72,11 @@ def serve(home: Path, keys: Path | None = None) -> Iterator[str]:
     thread.start()
     while not server.started:
         threading.Event().wait(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def copied(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def served(copied: Path) -> Iterator[Served]:
-    for url in serve(copied):
+    with serve(copied) as url:
         yield Served(url, copied)
 
 
@@ -200,7 +204,7 @@ def test_the_page_loads_nothing_from_elsewhere(served: Served) -> None:
 def test_data_need_the_scope_admin(copied: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
     score, admin = create(file, "shop", ["score"]), create(file, "operator", ["admin", "score"])
-    for url in serve(copied, file):
+    with serve(copied, file) as url:
         assert httpx.get(f"{url}/inspect").is_success
         unknown = Served(url, copied, "no-such-key").get("users")
         assert (unknown.status_code, unknown.json()["error"]["field"]) == (401, "Authorization")
