@@ -39,6 +39,7 @@ from features.settings import REPOSITORY
 from streaming.events import Event
 
 NEVER = "0 0 1 1 *"
+HOURLY = "1-59/2 * * * *"
 REST_S = 10  # after a refusal: nothing may come of the day any more
 SETTINGS = f"""{days.SMALL}ctr_epochs = 2
 eval_targets = 100
@@ -173,7 +174,7 @@ class System:
             "SEMINAR_HOME": str(self.home),
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "SEMINAR_SCORERS": self.url,
-            "SEMINAR_HOURLY": "1-59/2 * * * *",
+            "SEMINAR_HOURLY": HOURLY,
             "SEMINAR_DAILY": "*/2 * * * *",
             "SEMINAR_HEALTH": NEVER,
         }
