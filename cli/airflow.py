@@ -54,8 +54,6 @@ def environment(home: Path, dags: Path = DAGS) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(root / "logs"),
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "model=INFO features=INFO",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # DAG files import `features` and `model` from here, whether or not they are installed.
         "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(REPOSITORY), *inherited])),

@@ -1,6 +1,7 @@
 """What commands print: lines for people, and with `--json` one JSON object as the last line of stdout."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -56,3 +57,9 @@ def fail(message: str) -> int:
     """Print one sentence on stderr; the exit status."""
     print(f"seminar: {message}", file=sys.stderr, flush=True)
     return 1
+
+
+def log_to_stderr() -> None:
+    """What a service logs goes to stderr, a line each; what feast says at each look at its registry is left out."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("feast").setLevel(logging.WARNING)

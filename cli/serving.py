@@ -1,14 +1,12 @@
 """`seminar serve | score | keys`: the service, one score without it, and who may ask it."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.options import moment
-from cli.output import Json, Output
+from cli.output import Json, Output, log_to_stderr
 from features.errors import SeminarError
 from features.settings import settings
 
@@ -31,7 +29,7 @@ def serve(
     from model.serve.server import serve as run
     from model.serve.service import Limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_to_stderr()
     run(host, port, workers, Limits(waiting=waiting, deadline=deadline, store=store, stale=stale, logged=logged), OUTSIDE)
 
 

@@ -1,8 +1,6 @@
 """Verbs of the stream: topics, producing, consuming, and looking at what was sent."""
 
-import logging
 import signal
-import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import Bootstrap, brokers
-from cli.output import Json, Output
+from cli.output import Json, Output, log_to_stderr
 from features.errors import SeminarError
 from features.settings import settings
 
@@ -75,7 +73,7 @@ def consume(
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_to_stderr()
     metrics = Metrics()
     if metrics_port is not None:
         metrics.serve(metrics_port, metrics_host)
