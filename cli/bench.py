@@ -23,6 +23,7 @@ class Bench(StrEnum):
     recall = "recall"
     score = "score"
     search = "search"
+    served = "served"
     swap = "swap"
     train = "train"
 

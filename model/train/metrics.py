@@ -30,7 +30,7 @@ def by_user_auc(scores: Floats, labels: NDArray[Any], users: Ints) -> tuple[Ints
     order = np.argsort(users, kind="stable")
     found, starts = np.unique(users[order], return_index=True)
     rows = []
-    for user, part in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+    for user, part in zip(found.tolist(), np.split(order, starts)[1:], strict=True):
         value = auc(scores[part], labels[part])
         if not np.isnan(value):
             rows.append((user, value, float((labels[part] > 0).sum())))

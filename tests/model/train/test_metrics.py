@@ -21,6 +21,7 @@ def test_gauc_counts_users_with_both_labels_only() -> None:
     assert users.tolist() == [3, 7]
     assert values.tolist() == [0.0, 1.0]
     assert weights.tolist() == [1.0, 1.0]
+    assert [len(found) for found in by_user_auc(scores[:0], labels[:0], np.zeros(0, np.int64))] == [0, 0, 0]
 
 
 def test_ranks_by_hand() -> None:
