@@ -14,22 +14,34 @@ from torch import Tensor
 from model.nn import kernels
 from model.nn.inputs import History, Seen
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 CONTEXT = 6
 HALF_LIVES_DAYS = (7.0, 30.0, 180.0, math.inf)
 REPEATS = len(HALF_LIVES_DAYS) + 3
 COUNTERS = 2 * REPEATS + 4
 POPULARITY = 5
+LIVES = np.array(HALF_LIVES_DAYS)
+FOUND = len(HALF_LIVES_DAYS) + 4
 _DAY, _WEEK = 86_400_000, 7 * 86_400_000
 
 
 def context(history: History, seen: Seen) -> Tensor:
-    """Features [t, 6] of moments: hour and weekday as circles, log gap since the last behaviour, log length."""
-    now, length = seen.now, seen.end - seen.begin
-    last = history.time[(seen.end - 1).clamp(min=0)] if len(history.time) else now
-    turns = torch.stack([(now % _DAY) / _DAY, (now % _WEEK) / _WEEK], 1).double() * 2 * math.pi
-    gap = ((now - last).clamp(min=0).double() / 3_600_000).log1p() / 5
-    rest = torch.stack([gap * (length > 0), length.double().log1p() / 5], 1)
-    return torch.cat([turns.sin(), turns.cos(), rest], 1).float()
+    """Features [t, 6] of moments, as `moments` gives them."""
+    time, end, now = history.time.numpy(), seen.end.numpy(), seen.now.numpy()
+    last = time[np.maximum(end - 1, 0)] if len(time) else now
+    return torch.from_numpy(moments(now, last, end - seen.begin.numpy()))
+
+
+def moments(now: Ints, last: Ints, length: Ints) -> Floats:
+    """Features [t, 6] of moments (ms), of what came last before them (ms) and of how many came before; all [t].
+
+    Hour and weekday as circles, log gap since the last behaviour, log length.
+    """
+    turns = np.stack([now % _DAY / _DAY, now % _WEEK / _WEEK], 1) * (2 * math.pi)
+    gap = np.log1p(np.maximum(now - last, 0) / 3_600_000) / 5 * (length > 0)
+    return np.column_stack([np.sin(turns), np.cos(turns), gap, np.log1p(length) / 5]).astype(np.float32)
 
 
 class Keyed(NamedTuple):
@@ -46,35 +58,45 @@ def counters(history: History, seen: Seen, items: Keyed, types: Keyed, queries: 
     `repeats` of the item, then of its type; the shares of the item and of the type in all that was browsed, the item's in
     its type, and log(1 + 10 times how often the item was browsed for this very query).
     """
-    own, times, after = repeats(history, seen, items, queries)
-    kinds, kind_times, _ = repeats(history, seen, types)
     browsed = np.concatenate([np.zeros(1), np.cumsum(history.item.numpy() > 0)])
-    total = (browsed[seen.end.numpy()] - browsed[seen.begin.numpy()]).clip(min=1)[:, None]
-    shares = [times / total, kind_times / total, times / kind_times.clip(min=1)]
-    rest = np.stack([*shares, np.log1p(10 * after) / 3], 2)
-    return torch.from_numpy(np.concatenate([own, kinds, rest], 2).astype(np.float32))
+    total = browsed[seen.end.numpy()] - browsed[seen.begin.numpy()]
+    return torch.from_numpy(counted(repeats(history, seen, items, queries), repeats(history, seen, types), total))
 
 
-def repeats(
-    history: History, seen: Seen, keyed: Keyed, queries: Tensor | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """How often behaviours had a candidate's key: features [t, c, 7], times [t, c], times for the same query [t, c].
+class Met(NamedTuple):
+    """How often behaviours had a candidate's key: features [t, c, 7], times and times for the same query [t, c]."""
+
+    columns: NDArray[np.float64]
+    times: NDArray[np.float64]
+    after: NDArray[np.float64]
+
+
+def counted(items: Met, types: Met, browsed: NDArray[np.float64]) -> Floats:
+    """The features of `counters` [t, c, 18]; browsed [t]: behaviours with an item."""
+    total = browsed.clip(min=1)[:, None]
+    shares = [items.times / total, types.times / total, items.times / types.times.clip(min=1)]
+    rest = np.stack([*shares, np.log1p(10 * items.after) / 3], 2)
+    return np.concatenate([items.columns, types.columns, rest], 2).astype(np.float32)
+
+
+def repeats(history: History, seen: Seen, keyed: Keyed, queries: Tensor | None = None) -> Met:
+    """What `met` makes of a candidate's key, in the moments' own stretches; queries [t, c]: rows of what is asked."""
+    found = np.zeros((*keyed.wanted.shape, FOUND))
+    asked = np.zeros(len(found), np.int64) if queries is None else queries[:, 0].numpy()
+    kernels.repeats(
+        *(x.numpy() for x in (keyed.behaviours, history.query, history.time, *seen, keyed.wanted)),
+        *(asked, LIVES, np.full(keyed.size, -1, np.int64), found),
+    )
+    return met(found)
+
+
+def met(found: NDArray[np.float64]) -> Met:
+    """Features of what `kernels.repeats` found [t, c, FOUND].
 
     log(1 + 10 times the count), each time halved with age, for four half-lives (having browsed once, long ago, is far from
     never); the log of days since the last time (0: never); of the mean days between two times (0: fewer than two); and the
     log of the former over the latter: whether what is browsed regularly is due again.
     """
-    found = np.zeros((*keyed.wanted.shape, len(HALF_LIVES_DAYS) + 4))
-    asked = np.zeros(len(found), np.int64) if queries is None else queries[:, 0].numpy()
-    kernels.repeats(
-        *(x.numpy() for x in (keyed.behaviours, history.query, history.time, *seen, keyed.wanted)),
-        *(asked, np.array(HALF_LIVES_DAYS), np.full(keyed.size, -1, np.int64), found),
-    )
-    counts, since, mean, times, after = np.split(found, [-4, -3, -2, -1], axis=2)
-    columns = [
-        np.log1p(10 * counts) / 3,
-        np.log1p(since) / 3 * (times > 0),
-        np.log1p(mean) / 3 * (times > 1),
-        np.log((since + 1) / (mean + 1)).clip(-3, 3) * (times > 1),
-    ]
-    return np.concatenate(columns, 2), times[..., 0], after[..., 0]
+    columns = np.empty((*found.shape[:2], REPEATS))
+    kernels.columns(found.reshape(-1, FOUND), columns.reshape(-1, REPEATS))
+    return Met(columns, found[..., -2], found[..., -1])

@@ -75,7 +75,8 @@ class Folded:
 
     def bias(self, past: Past) -> Floats:
         """The search's bias [l]: the mean over heads."""
-        found: Floats = self._gap.mean(0)[past.bucket] + self._kind.mean(0)[past.kind]
+        table, found = self._gap.mean(0)[:, None] + self._kind.mean(0), np.empty(len(past.item), np.float32)
+        _look_up(table, read_only(past.bucket), read_only(past.kind), found)
         return found
 
     def attend(self, by_head: Floats, tables: Tables, past: Past, places: Rows) -> Attended:
@@ -84,8 +85,8 @@ class Folded:
         mixed, mass, weights = (np.empty(shape, np.float32) for shape in ((n, h, d), (n, h), (n, k, h)))
         self._attend(
             np.ascontiguousarray(by_head),
-            *(_read_only(x) for x in (*tables, *past)),
-            *(self._gap, self._kind, _read_only(np.ascontiguousarray(places)), mixed, mass, weights),
+            *(read_only(x) for x in (*tables, *past)),
+            *(self._gap, self._kind, read_only(np.ascontiguousarray(places)), mixed, mass, weights),
         )
         return Attended(mixed.reshape(n, h * d) @ self._value, mass, weights)
 
@@ -94,11 +95,17 @@ def _own(weight: Tensor) -> Floats:
     return np.ascontiguousarray(weight.detach().numpy())
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """The same memory as a plain array that must not be written: one type for mapped and other arrays, compiled once."""
     view = np.asarray(array)[:]
     view.flags.writeable = False
     return view
+
+
+@numba.njit(cache=True, nogil=True)
+def _look_up(table, bucket, kind, out):  # type: ignore[no-untyped-def]
+    for p in range(len(out)):
+        out[p] = table[bucket[p], kind[p]]
 
 
 @lru_cache(maxsize=8)
@@ -128,7 +135,7 @@ def _kernel(h: int, d: int) -> Any:
             row, w = places[n if len(places) > 1 else 0], weights[n]
             found = 0
             top[:] = 0  # the null behaviour's logit
-            for j in range(k):
+            for j in range(k):  # by itself: rows come from far apart, and many are fetched at once
                 p = row[j]
                 if p < 0:
                     break
@@ -139,6 +146,8 @@ def _kernel(h: int, d: int) -> Any:
                 key = keys[j]
                 for x in range(d):
                     key[x] = part[x] + words[x]
+            for j in range(found):
+                p, key = row[j], keys[j]
                 for head in range(h):
                     target = q[n, head]
                     s = np.float32(0)

@@ -13,6 +13,7 @@ import numpy as np
 
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered; infinities keep their meaning
 _BINS = 256
+DAY = 86_400_000.0
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -266,6 +267,43 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
     return attend, attend_backward
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _exp2(x):
+    """2 to the power of x <= 0 to 3e-10, relative: a polynomial that becomes vector instructions."""
+    x = max(-1000.0, x)
+    i = np.floor(x + 0.5)
+    r = (x - i) * 0.6931471805599453
+    p = 1 / 40320
+    p = p * r + 1 / 5040
+    p = p * r + 1 / 720
+    p = p * r + 1 / 120
+    p = p * r + 1 / 24
+    p = p * r + 1 / 6
+    p = p * r + 0.5
+    p = p * r * r + r + 1
+    return p * np.int64((np.int64(i) + 1023) << 52).view(np.float64)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def meet(out, age, same, lives):
+    """Count one behaviour, the later ones last, `age` days old: out [len(lives) + 4] as `repeats` has it before `settle`."""
+    f = len(lives)
+    for life in range(f):
+        out[life] += _exp2(-age / lives[life])
+    out[f] = age
+    if out[f + 2] == 0:
+        out[f + 1] = age
+    out[f + 2] += 1
+    out[f + 3] += same
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def settle(out, f):
+    """After the last behaviour: the mean of days between two takes the place of the days since the first."""
+    if out[f + 2] > 1:
+        out[f + 1] = (out[f + 1] - out[f]) / (out[f + 2] - 1)
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def repeats(item, query, time, begin, end, now, rows, asked, lives, slots, out):
     """How often candidates rows [t, c] were met in [begin, end): out [t, c, len(lives) + 4]; slots [i] must be -1.
@@ -273,29 +311,30 @@ def repeats(item, query, time, begin, end, now, rows, asked, lives, slots, out):
     Days halve a count after `lives` days. Then: days since the last, mean days between two, the count, and the count for the
     query asked [t] (0: none).
     """
-    day = 86_400_000.0
     for t in range(len(rows)):
         for c in range(rows.shape[1]):
             if rows[t, c] > 0 and slots[rows[t, c]] < 0:
                 slots[rows[t, c]] = c
         for j in range(begin[t], end[t]):
             c = slots[item[j]]
-            if c < 0:
-                continue
-            age = max(0.0, (now[t] - time[j]) / day)
-            for f in range(len(lives)):
-                out[t, c, f] += np.exp2(-age / lives[f])
-            f = len(lives)
-            out[t, c, f] = age
-            if out[t, c, f + 2] == 0:
-                out[t, c, f + 1] = age
-            out[t, c, f + 2] += 1
-            out[t, c, f + 3] += asked[t] > 0 and query[j] == asked[t]
+            if c >= 0:
+                meet(out[t, c], max(0.0, (now[t] - time[j]) / DAY), asked[t] > 0 and query[j] == asked[t], lives)
         for c in range(rows.shape[1]):
             if rows[t, c] > 0 and slots[rows[t, c]] != c:
                 out[t, c] = out[t, slots[rows[t, c]]]
-        f = len(lives)
         for c in range(rows.shape[1]):
             slots[rows[t, c]] = -1
-            if out[t, c, f + 2] > 1:
-                out[t, c, f + 1] = (out[t, c, f + 1] - out[t, c, f]) / (out[t, c, f + 2] - 1)
+            settle(out[t, c], len(lives))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def columns(found, out):
+    """Features out [n, f + 3] of what `repeats` found [n, f + 4]; `model.nn.features.repeats` says which."""
+    f = found.shape[1] - 4
+    for n in range(len(found)):
+        since, mean, times = found[n, f], found[n, f + 1], found[n, f + 2]
+        for life in range(f):
+            out[n, life] = np.log1p(10 * found[n, life]) / 3
+        out[n, f] = np.log1p(since) / 3 if times > 0 else 0.0
+        out[n, f + 1] = np.log1p(mean) / 3 if times > 1 else 0.0
+        out[n, f + 2] = min(max(np.log((since + 1) / (mean + 1)), -3.0), 3.0) if times > 1 else 0.0

@@ -54,8 +54,8 @@ class Parts:
     def _take(self, rows: NDArray[np.integer[Any]], column: str) -> Any:
         table = getattr(self.table, column)
         if self.more is None:
-            return table[rows]
-        taken = table[np.minimum(rows, len(table) - 1)]
+            return table.take(rows, 0)  # rows of a table: three times as fast as table[rows]
+        taken = table.take(np.minimum(rows, len(table) - 1), 0)
         late = rows >= len(table)
         taken[late] = getattr(self.more, column)[rows[late] - len(table)]
         return taken

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+
+from model.nn.click import ClickModel, evidence
+from model.nn.features import CONTEXT, COUNTERS, POPULARITY
+from model.nn.folded import Attended
+from model.nn.head import Head
+from model.nn.inputs import Interest
+from model.nn.spec import Spec
+
+WIDTH, HEADS = 16, 4
+
+
+def a_model(seed: int) -> ClickModel:
+    """A model both of whose heads have something to say."""
+    rng = torch.manual_seed(seed)
+    model = Spec(WIDTH, HEADS, 10, 5, "topk", 10, 10, 10, 8, 0).click().eval()
+    with torch.no_grad():
+        model.head[-1].weight.normal_(generator=rng).mul_(0.1)
+        model.mean.normal_(generator=rng)
+        model.spread.uniform_(0.5, 2, generator=rng)
+    return model
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [1, 37])
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool) -> None:
+    model, rng = a_model(seed), np.random.default_rng(seed)
+    item, long, recent = rng.standard_normal((3, count, WIDTH), np.float32)
+    query = rng.standard_normal((1, WIDTH), np.float32) * asked
+    masses = 5 * rng.standard_normal((2, count, HEADS), np.float32)  # some are clipped
+    plain = [rng.standard_normal((n, p), np.float32) for n, p in ((count, COUNTERS), (count, POPULARITY), (1, CONTEXT))]
+    bias, nothing = rng.standard_normal(count, np.float32), np.empty((count, 0, HEADS), np.float32)
+    attended = Attended(long, masses[0], nothing), Attended(recent, masses[1], nothing)
+    item[0] = 0  # the norm of nothing
+    found = Head(model)(*attended, item, query, asked, *plain, bias)
+    interests = (Interest(*(torch.from_numpy(x)[None] for x in some)) for some in attended)
+    given = [torch.from_numpy(x)[None] for x in (item, np.repeat(query, count, 0))]
+    counted, popularity, about = (torch.from_numpy(x) for x in plain)
+    everything = evidence(*interests, *given, torch.full((1, count), float(asked)), counted[None], popularity[None], about)
+    with torch.no_grad():
+        expected = model.combine(everything, torch.from_numpy(bias)[None])[0].numpy()
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
