@@ -6,7 +6,8 @@ SEMINAR_HOME needs a promoted bundle. Lists of later targets (after the bundle's
 code, once through each search. Users as they are, and users put together: the pasts of other users are added to a target's
 own until it has `length` behaviours at least, interleaved by time; GAUC is still by user. Differences are of each method
 minus exact search, user by user, with 95 % intervals. same10: share of lists with the same ten best; ms: median processor
-time of a list.
+time of a list. GAUC compares searches only: an exported bundle knows how popular items were in those weeks, too, which
+no method that is evaluated may.
 """
 
 import argparse
