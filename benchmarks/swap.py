@@ -26,8 +26,9 @@ from benchmarks.harness.world import World
 from benchmarks.score import worlds
 from features.publish import current, path, point, publish
 from features.record import entity_id
-from model import bundle, golden
+from model import bundle
 from model.compute import tune
+from model.golden import Golden
 from model.serve.entities import Entities
 from model.serve.scoring import Scoring
 from model.serve.store import Store, until
@@ -64,7 +65,7 @@ def run(given: World, requests: int = 10_000, swaps: int = 22, workers: int = 2)
             threads = [threading.Thread(target=seen.ask, args=(server.port, bodies, i)) for i in range(CLIENTS)]
             for thread in threads:
                 thread.start()
-            moved, refused = _move(folder, server, seen, first, others, corrupt, swaps)
+            moved, refused = _move(folder, server, seen, others, corrupt, swaps)
             for thread in threads:
                 thread.join()
             with Wire(server.port) as wire:
@@ -138,9 +139,7 @@ class _Seen:
         self.mixed += difference > TOLERANCE
 
 
-def _move(
-    folder: Path, server: Server, seen: _Seen, first: str, others: list[str], corrupt: str, swaps: int
-) -> tuple[int, bool]:
+def _move(folder: Path, server: Server, seen: _Seen, others: list[str], corrupt: str, swaps: int) -> tuple[int, bool]:
     """Promote and roll back in turn, each when its share of the requests is sent; how often, and whether the corrupt bundle
     was refused."""
     kind, whole, moved, refused = folder / "bundles", seen.left, 0, False
@@ -155,7 +154,7 @@ def _move(
         if moved % 2:
             rollback(folder)
         else:
-            promote(folder, bundle=[*others, first][moved // 2 % 3] if moved else others[0])
+            promote(folder, bundle=others[moved // 2 % len(others)])
         moved += 1
     return moved, refused
 
@@ -207,8 +206,9 @@ def _corrupt(kind: Path, version: str) -> str:
 
 def _copy(source: Path, aside: Path) -> None:
     for file in source.iterdir():
-        if file.name not in ("READY", "SHA256SUMS", golden.FILE):  # golden requests would refuse what was changed
+        if file.name not in ("READY", "SHA256SUMS"):
             (aside / file.name).write_bytes(file.read_bytes())
+    Golden.none().save(aside)  # golden requests would refuse what was changed
 
 
 def _expected(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.record import Records
+from features.record import RECORD, Records
 
 FILE = "golden.npz"
 TOLERANCE = 1e-4
@@ -27,6 +27,13 @@ class Golden:
     queries: NDArray[np.str_]
     candidates: NDArray[np.uint64]
     rates: NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> "Golden":
+        """No requests: of a bundle that no training has made."""
+        empty, texts = np.empty(0, np.int64), np.empty(0, np.str_)
+        nothing = np.empty((0, 0), np.uint64), np.empty((0, 0), np.float64)
+        return cls(np.empty(0, RECORD), np.zeros(1, np.int64), empty, texts, *nothing)
 
     def __iter__(self) -> Iterator[tuple[Records, int, str, NDArray[np.uint64], NDArray[np.float64]]]:
         """(records, time, query, candidates, rates) of each request."""

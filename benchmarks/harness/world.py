@@ -103,10 +103,8 @@ def untrained(folder: Path, dim: int = 64, items: int = 200_000, seed: int = 0) 
     types = bundle.Types(np.empty(0, np.uint64), np.zeros(1, np.float32))
     manifest: dict[str, Any] = {"encoder": "hashing", "logistic": [1.0, 0.0], "windows": {}, "metrics": {}}
     model, rows = spec.click(), np.zeros(len(ids) + 1, np.int64)
-    texts, ids_of, rates = np.empty(0, np.str_), np.empty((0, 0), np.uint64), np.empty((0, 0))
-    golden = Golden(np.empty(0, RECORD), np.zeros(1, np.int64), np.empty(0, np.int64), texts, ids_of, rates)
     version = publish(
-        folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, types, manifest, rows, golden)
+        folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, types, manifest, rows, Golden.none())
     )
     point(folder, version)
     return World("hard", folder, keys, ids, queries, None)
