@@ -14,7 +14,7 @@ from model.search.units import units
 
 SHORT = 2_000
 """Behaviours up to which writing all scores down is cheapest."""
-BREAK_EVEN = 4_000
+BREAK_EVEN = 8_000
 """Distinct items from which leaving cells out pays."""
 REPEATS = 3
 """Behaviours an item from which scoring parts is no longer what takes the time, so that leaving cells out gains nothing."""
