@@ -1,0 +1,68 @@
+"""A table and a plot of what `seminar evaluate --suite ... --json` printed.
+
+seminar evaluate --suite peers --json | tail -1 > peers.json
+python -m benchmarks.harness.suite_report peers.json docs/images/peers.png
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from model.train.suites import TRIVIAL
+
+Row = dict[str, Any]
+WORDS = {"psu": "restored", "scratch": "from scratch"}
+
+
+def table(rows: list[Row], mode: str) -> str:
+    """Markdown of one mode, the best GAUC first: figures with intervals, and ours minus each with the same."""
+    mine = sorted((row for row in rows if row["mode"] == mode), key=lambda row: -row["gauc"])
+    lines = ["| method | GAUC | NDCG@10 | ours minus it, GAUC | ours minus it, NDCG@10 |", "|---|---|---|---|---|"]
+    for row in mine:
+        cells = [named(row)]
+        for metric in ("gauc", "ndcg10"):
+            cells.append(f"{row[metric]:.4f} ({row[f'{metric}_lo']:.3f} to {row[f'{metric}_hi']:.3f})")
+        for metric in ("gauc", "ndcg10"):
+            low, high = row[f"diff_{metric}_lo"], row[f"diff_{metric}_hi"]
+            cells.append(f"{row[f'diff_{metric}']:+.4f} ({low:+.4f} to {high:+.4f})")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def named(row: Row) -> str:
+    """What a row is called: methods without a sequence model have no initialisation."""
+    return str(row["name"]) if row["name"] in TRIVIAL else f"{row['name']}, {WORDS[row['init']]}"
+
+
+def plot(rows: list[Row], file: Path) -> None:
+    """Ours minus each method in GAUC with its interval: right of zero, ours is ahead."""
+    from matplotlib.figure import Figure
+
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    count = max(sum(row["mode"] == mode for row in rows) for mode in modes)
+    figure = Figure((10, 1 + 0.22 * count), dpi=80, layout="constrained")
+    for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
+        mine = sorted((row for row in rows if row["mode"] == mode), key=lambda row: row["gauc"])
+        for place, row in enumerate(mine):
+            low, high = row["diff_gauc_lo"], row["diff_gauc_hi"]
+            axes.plot([low, high], [place, place], color="C0", linewidth=2)
+            axes.plot(row["diff_gauc"], place, "o", color="C0", markersize=4)
+        axes.axvline(0, color="0.5", linewidth=0.8)
+        axes.set_yticks(range(len(mine)), [named(row) for row in mine], fontsize=7)
+        axes.set_title(f"{mode}: ours minus it, GAUC", fontsize=9)
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.grid(alpha=0.3)
+    figure.savefig(file)
+
+
+def main() -> None:
+    """Print the tables of a result and draw its plot."""
+    rows = json.loads(Path(sys.argv[1]).read_text().strip().splitlines()[-1])["methods"]
+    for mode in dict.fromkeys(row["mode"] for row in rows):
+        print(f"\n### {mode}\n\n{table(rows, mode)}")
+    plot(rows, Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
