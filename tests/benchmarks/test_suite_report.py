@@ -14,7 +14,7 @@ def a_row(name: str, init: str, gauc: float, mode: str = "search") -> dict[str, 
 
 def test_the_best_comes_first_and_ours_is_compared_with_each(tmp_path: Path) -> None:
     rows = [a_row("seminar", "psu", 0.8), a_row("twin", "scratch", 0.85), a_row("trees", "scratch", 0.7)]
-    first, second, last = table(rows + [a_row("twin", "psu", 0.9, "recommendation")], "search").splitlines()[2:]
+    first, second, last = table([*rows, a_row("twin", "psu", 0.9, "recommendation")], "search").splitlines()[2:]
     assert first == (
         "| twin, from scratch | 0.8500 (0.840 to 0.860) | 0.8500 (0.840 to 0.860) "
         "| -0.0500 (-0.0600 to -0.0400) | -0.0500 (-0.0600 to -0.0400) |"
