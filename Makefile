@@ -41,7 +41,7 @@ test: lint
 	$(BIN)/pytest $(WORKERS) -m 'not long'
 
 test-long: setup data
-	$(BIN)/pytest $(WORKERS) -m long
+	$(BIN)/pytest $(WORKERS) --no-loadscope-reorder -m long
 
 clean:
 	rm -rf .venv var

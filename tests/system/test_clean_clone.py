@@ -14,7 +14,7 @@ from cli.processes import free_port
 from features.settings import REPOSITORY
 from tests.system.page_walk import walk
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 END = "trap 'running=$(jobs -p); [ -z \"$running\" ] || kill $running' EXIT"
@@ -41,7 +41,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean clone in which `make demo` ran."""
     folder = tmp_path_factory.mktemp("clone") / "seminar"
     sh(f"git clone -q {REPOSITORY} {folder}", REPOSITORY)
-    (folder.parent / "demo.log").write_text(sh("make demo", folder))
+    (folder.parent / "demo.log").write_text(sh("make demo", folder, 1500))
     return folder
 
 
