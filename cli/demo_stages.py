@@ -43,7 +43,7 @@ def bulk_import(out: Output, data: CompleteJourney, home: Path, dates: dict[str,
     since, t1, until = day(dates["past"]), day(dates["t1"]), day(dates["t2"])
     begin = time.monotonic()
     sources = {
-        "items": data.items(),
+        "items": data.items(until_ms=until),
         "behaviour": data.behaviour(since, until),
         "impressions": data.impressions(t1, until),
     }
@@ -87,15 +87,14 @@ def stream(
     for line in topics.apply(bootstrap):
         out.line(str(line))
     since, until = day(dates["t2"]), day(dates["end"])
-    events: list[Event] = sorted(
-        itertools.chain(data.behaviour(since, until), data.impressions(since, until)), key=lambda event: event.time_ms
-    )
+    parts = (data.items(since, until), data.behaviour(since, until), data.impressions(since, until))
+    events: list[Event] = sorted(itertools.chain(*parts), key=lambda event: event.time_ms)
     begin = time.monotonic()
     with Producer(bootstrap, SOURCE) as producer, out.progress("producing", len(events)) as advance:
         for event in events:
             producer.send(event)
             advance(1)
-        bad = bad_events(producer, events[0].key)
+        bad = bad_events(producer, data.users[0])
     produced = time.monotonic() - begin
     out.line(f"{len(events):,} events and {bad} bad ones produced in {produced:.1f} s")
     child = stack.enter_context(Child(["consume", "--bootstrap", bootstrap], home / "logs" / "consumer.log"))

@@ -10,7 +10,9 @@ mailed in a week. What is constructed, and said so wherever results are shown:
   sample of the others, twenty in all, at random positions. Its click rate is therefore that of this sample.
 
 Lines of a basket share a time, so order inside a basket means nothing. Households are chosen by what they bought before
-`cut_ms`, never by what they did later.
+`cut_ms`, and no item is there because of what comes later: it is listed from its fifth sale on to anybody, in the whole data
+(from the first day where that was before `cut_ms`). Were new items listed because chosen households buy them one day, to be
+new would mean to be bought, and whatever counts would learn that.
 """
 
 import heapq
@@ -34,6 +36,8 @@ NOTICE = (
 )
 SOURCE = "complete-journey"
 SHOWN = 20
+LISTED_SALES = 5
+FIRST_MS = int(datetime(2017, 1, 1, tzinfo=UTC).timestamp() * 1000)
 CUT_MS = int(datetime(2017, 9, 11, tzinfo=UTC).timestamp() * 1000)
 """By default households and items are chosen by what came before the day from which the demo fine-tunes."""
 
@@ -62,13 +66,15 @@ class CompleteJourney:
             create table chosen as
               select h from (select h, count(*) n from sales where time_ms < {cut_ms} group by h)
               where n >= 200 order by md5(h::varchar || '{seed}') limit {households};
-            create table kept as  -- sold five times before the cut, or new after it
-              select item from sales group by item
-              having count(*) filter (time_ms < {cut_ms}) >= 5 or (min(time_ms) >= {cut_ms} and bool_or(h in (from chosen)));
+            create table listed as
+              select item, if(start_ms < {cut_ms}, {FIRST_MS}, start_ms) listed_ms
+              from (select item, start_ms, row_number() over (partition by item order by start_ms, basket) n from sales)
+              where n = {LISTED_SALES};
             create table products as
-              select p.product_id item, p.* exclude (product_id)
-              from '{self._data}/products.parquet' p where p.product_id in (select item from kept);
-            delete from sales where item not in (select item from products);
+              select p.product_id item, listed_ms, p.* exclude (product_id)
+              from '{self._data}/products.parquet' p join listed on p.product_id = item;
+            create table offered as  -- what is bought before it is listed is no event
+              select sales.* from sales join products using (item) where start_ms > listed_ms;
             create table promoted as  -- once: the file has millions of rows
               select distinct product_id item, store_id store, week from '{self._data}/promotions.parquet'
               semi join (select distinct store store_id, week from sales semi join chosen using (h)) using (store_id, week)
@@ -90,10 +96,10 @@ class CompleteJourney:
         """The chosen households."""
         return [str(row["h"]) for row in self._rows("select h from chosen order by h")]
 
-    def items(self) -> Iterator[Event]:
-        """An `item` event of each product, as of the first day."""
-        start = int(datetime(2017, 1, 1, tzinfo=UTC).timestamp() * 1000)
-        for row in sorted(self.items_by_id.values(), key=lambda row: row["item"]):
+    def items(self, since_ms: int = 0, until_ms: int = END_MS) -> Iterator[Event]:
+        """An `item` event of each product that is listed in [since, until), as of then, in the order of time."""
+        chosen = (row for row in self.items_by_id.values() if since_ms <= row["listed_ms"] < until_ms)
+        for row in sorted(chosen, key=lambda row: (row["listed_ms"], row["item"])):
             category = words(row["product_category"])
             attributes = {
                 "department": words(row["department"]),
@@ -107,7 +113,7 @@ class CompleteJourney:
                 "attributes": {name: value for name, value in attributes.items() if value},
             }
             data |= {name: value for name, value in (("category", category), ("brand", row["brand"])) if value}
-            yield build(ITEM, data, start, SOURCE)
+            yield build(ITEM, data, row["listed_ms"], SOURCE)
 
     def query_of(self, item: int) -> str | None:
         """The words with which this item would be searched; None where the catalogue has none."""
@@ -156,6 +162,7 @@ class CompleteJourney:
                 continue
             draw = random.Random(f"{self._seed}/{basket['basket']}/impression")
             bought, items = _clicked(basket), set(basket["items"])
+            shelf = [item for item in shelf if self.items_by_id[item]["listed_ms"] < basket["start_ms"]]
             others = [item for item in draw.sample(shelf, min(len(shelf), 2 * SHOWN)) if item not in items]
             shown = bought + others[: SHOWN - len(bought)]
             draw.shuffle(shown)
@@ -181,7 +188,7 @@ class CompleteJourney:
     def _baskets(self, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
         return self._rows(
             f"""
-            with mine as (select * from sales semi join chosen using (h)
+            with mine as (select * from offered semi join chosen using (h)
                           where start_ms >= {since_ms} and start_ms < {until_ms})
             select basket, any_value(h) as h, any_value(store) as store, any_value(week) as week,
                    any_value(start_ms) as start_ms, list(item) items, list(item) filter (p.item is not null) promoted

@@ -123,6 +123,23 @@ def test_items_are_whole(data: CompleteJourney, behaviour: list[Event]) -> None:
     assert all(content["title"] for content in items.values())
 
 
+def test_an_item_is_listed_before_it_is_bought_or_shown(
+    data: CompleteJourney, behaviour: list[Event], impressions: list[Event]
+) -> None:
+    listed = {event.key: event.time_ms for event in data.items()}
+    assert all(listed[event.data["item_id"]] < event.time_ms for event in behaviour if event.type == BROWSE)
+    assert all(listed[x["item_id"]] < event.time_ms for event in impressions for x in event.data["items"])
+    parts = [*data.items(until_ms=START), *data.items(START)]
+    assert [event.id for event in parts] == [event.id for event in data.items()]
+
+
+def test_a_new_item_is_listed_whether_or_not_a_household_buys_it(data: CompleteJourney) -> None:
+    new = {event.key for event in data.items(START)}
+    bought = {event.data["item_id"] for event in data.behaviour(START) if event.type == BROWSE}
+    assert len(new) > 1000
+    assert len(new & bought) < len(new) / 2  # of 30 of 2,469 households: most new items are nothing to them
+
+
 def test_the_notice_says_what_is_real() -> None:
     assert "simulated" in NOTICE
     assert "educational" in NOTICE
