@@ -33,7 +33,7 @@ from model.serve.scoring import Scoring
 from model.serve.store import Store
 from model.train.dataset import Dataset, load
 from model.train.evaluate import MODES
-from model.train.lists import Lists, later, on_sale
+from model.train.lists import Lists, later
 from model.train.moments import Moments
 from model.train.rank import Means, Scored, scored
 
@@ -132,9 +132,9 @@ def run(targets: int, length: int) -> dict[str, Any]:
     windows = Windows.from_dates(loaded.manifest["windows"])
     dataset = load(home, windows.end, ModelConfig(encoder=loaded.manifest["encoder"]))
     scoring = Scoring(loaded, Entities(loaded, Store(Online(), patience=30.0)))
-    first, cases = on_sale(home, dataset), []
+    cases = []
     for mode in MODES:
-        lists = later(dataset, first, windows.t3, windows.end, targets, mode, 0)
+        lists = later(dataset, windows.t3, windows.end, targets, mode, 0)
         for users, past in (("as they are", own(dataset)), ("put together", put_together(dataset, length))):
             facts = {"users": users, "mode": mode, "lists": len(lists)}
             cases += [facts | row for row in compare(scoring, dataset, lists, past)]

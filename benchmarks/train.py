@@ -37,7 +37,7 @@ from model.train.baselines import validation_gauc
 from model.train.batch import prepare
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.examples import ClickExamples
-from model.train.lists import later, on_sale
+from model.train.lists import later
 from model.train.loop import fit
 from model.train.moments import Moments
 from model.train.optimise import Optimiser
@@ -158,9 +158,9 @@ def _epoch(bench: Bench, ways: dict[str, Loss], most: int) -> dict[str, Any]:
     """GAUC on later events after an epoch of each way over the same users."""
     users = bench.users[:most]
     data = load(bench.home, bench.windows.t3, bench.config.model)
-    first, known = on_sale(bench.home, data), np.zeros(len(data.item_ids) + 1, np.int64)
+    known = np.zeros(len(data.item_ids) + 1, np.int64)
     known[np.searchsorted(data.item_ids, bench.dataset.item_ids) + 1] = bench.rows[1:]
-    lists = [later(data, first, bench.windows.t2, bench.windows.t3, 300, mode, 0) for mode in ("recommendation", "search")]
+    lists = [later(data, bench.windows.t2, bench.windows.t3, 300, mode, 0) for mode in ("recommendation", "search")]
     found: dict[str, float] = {}
     for name, loss in ways.items():
         model = bench.model()

@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from features.history import Histories, read_items, read_queries, read_sequences
+from features.history import ITEMS, Histories, milliseconds, newest_items, read, read_queries, read_sequences
 from features.record import KIND_BROWSE
 from model.config import ModelConfig, TrainConfig
 from model.nn.content import Contents, contents, encode_once, text_encoder, tokens, type_of
@@ -33,6 +34,7 @@ class Dataset:
     types: Ints  # [n + 1] code of what an item is (`model.nn.content.type_of`); -1 none
     type_names: list[str]  # of the codes
     titles: Ints  # [n + 1] code of the title: equal titles are not each other's negatives
+    listed: Ints  # [n + 1] ms when each item first came up, in an `item` event or a browse: from then on it is on sale
     items: Contents
     query_ids: NDArray[np.uint64]
     query_texts: list[str]
@@ -135,10 +137,22 @@ def _codes(names: list[str | None]) -> Ints:
     return np.array([-1, *(place[name] if name else -1 for name in names)], np.int64)
 
 
+def _listed(came: pa.Table, item_ids: NDArray[np.uint64], histories: Histories, item_rows: Ints) -> Ints:
+    first = np.full(len(item_ids) + 1, np.iinfo(np.int64).max)
+    if len(came):
+        ids = came["item"].to_numpy().view(np.uint64)
+        np.minimum.at(first, lookup(item_ids, ids), milliseconds(came["event_timestamp"]))
+    seen = histories.records["kind"] == KIND_BROWSE
+    np.minimum.at(first, item_rows[seen], histories.records["time"][seen].astype(np.int64))
+    first[0] = np.iinfo(np.int64).max
+    return first
+
+
 def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = None) -> Dataset:
     """Read history (or one version of it) as it stood before `until_ms`; encode distinct texts once (in `<home>/cache`)."""
     histories = read_sequences(home, until_ms, version=version)
-    rows = read_items(home, until_ms, version).to_pylist()
+    came = read(home, ITEMS, until_ms=until_ms, version=version)
+    rows = newest_items(came).to_pylist()
     for row in rows:
         row["id"] = row["item"] % (1 << 64)
     rows.sort(key=lambda row: row["id"])
@@ -148,6 +162,7 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
     item_ids = np.array([row["id"] for row in rows], np.uint64)
     query_ids = np.array([query for query, _ in queries], np.uint64)
     types = [type_of(row) for row in rows]
+    item_rows = lookup(item_ids, histories.records["item"])
     return Dataset(
         histories=histories,
         item_ids=item_ids,
@@ -155,11 +170,12 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
         types=_codes(types),
         type_names=sorted({name for name in types if name}),
         titles=_codes([row["title"] for row in rows]),
+        listed=_listed(came, item_ids, histories, item_rows),
         items=contents(rows, encoder, config.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
         query_ids=query_ids,
         query_texts=[text for _, text in queries],
         tokens=np.stack([tokens(text, config.token_rows) for _, text in queries]) if queries else np.zeros((0, 8), np.int64),
-        item_rows=lookup(item_ids, histories.records["item"]),
+        item_rows=item_rows,
         query_rows=lookup(query_ids, histories.records["query"]),
         basket_starts=sessions(histories),
         encoder=encoder.name,

@@ -15,7 +15,7 @@ from model.config import Config, Windows
 from model.train import metrics
 from model.train.checkpoint import read
 from model.train.dataset import load
-from model.train.lists import Lists, later, on_sale, shown
+from model.train.lists import Lists, later, shown
 from model.train.rank import Scorer, scored
 from model.train.retention import checkpoint_of
 from model.train.scoring import of_checkpoint
@@ -47,7 +47,7 @@ def duel(
     if (spoken := read(theirs).facts.get("encoder")) != dataset.encoder:
         return result | {"reason": f"{champion} reads texts of the encoder {spoken}"}
     most = config.train.eval_targets
-    lists = later(dataset, on_sale(home, dataset), windows.t3, windows.end, most, "recommendation", seed)
+    lists = later(dataset, windows.t3, windows.end, most, "recommendation", seed)
     impressions = shown(home, dataset, windows.t3, windows.end, most)
     scorers = [of_checkpoint(folder, dataset, windows.t3) for folder in (mine, theirs)]
     return result | {"gauc": _paired(scorers, lists), "impressions": _paired(scorers, impressions)}

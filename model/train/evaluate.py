@@ -18,7 +18,7 @@ from model.compute import tune
 from model.config import Config, Windows
 from model.train import baselines, metrics
 from model.train.dataset import load
-from model.train.lists import Lists, later, on_sale, shown
+from model.train.lists import Lists, later, shown
 from model.train.rank import Scorer, figures, scored, sliced
 from model.train.scoring import of_checkpoint
 from model.train.slices import slices
@@ -54,10 +54,10 @@ def evaluate(
     tune()
     config, begin = config or Config(), time.monotonic()
     dataset = load(home, windows.end, config.model, history)
-    first, most = on_sale(home, dataset), config.train.eval_targets
-    validation = [later(dataset, first, windows.t2, windows.t3, most, mode, seed) for mode in MODES]
-    lists = [later(dataset, first, windows.t3, windows.end, most, mode, seed) for mode in MODES]
-    whole = later(dataset, first, windows.t3, windows.end, catalogue, "catalogue", seed)
+    most = config.train.eval_targets
+    validation = [later(dataset, windows.t2, windows.t3, most, mode, seed) for mode in MODES]
+    lists = [later(dataset, windows.t3, windows.end, most, mode, seed) for mode in MODES]
+    whole = later(dataset, windows.t3, windows.end, catalogue, "catalogue", seed)
     before, after = (shown(home, dataset, *window, most) for window in ((windows.t2, windows.t3), (windows.t3, windows.end)))
     scorers: dict[str, Scorer] = {
         name: of_checkpoint(Path(folder), dataset, windows.t3) for name, folder in checkpoints.items()

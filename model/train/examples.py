@@ -83,7 +83,6 @@ class ClickExamples:
     def __init__(self, home: Path, dataset: Dataset, since_ms: int, until_ms: int, negatives: int) -> None:
         self._dataset = dataset
         self._n = negatives
-        self._negatives = Negatives(dataset, until_ms)
         self.shown = impressions(home, dataset, since_ms, until_ms)
         self.bought = {
             user: places
@@ -91,6 +90,10 @@ class ClickExamples:
             if len(places := browses(dataset, user, since_ms, until_ms))
         }
         self.users = np.array(sorted(self.shown.keys() | self.bought.keys()), np.int64)
+        offsets = dataset.histories.offsets
+        targets = np.concatenate([offsets[:0], *(offsets[user] + places for user, places in self.bought.items())])
+        known = dataset.counts(since_ms)[dataset.item_rows[targets]] > 0
+        self._negatives = Negatives(dataset, since_ms, float(1 - known.mean()) if len(known) else 0.0)
 
     def labels(self) -> dict[str, int]:
         """How many examples of each source there are, for the model card."""

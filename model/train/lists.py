@@ -21,10 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from features.history import ITEMS, milliseconds, read
-from features.record import KIND_BROWSE
 from model.nn.click import IMPRESSED
-from model.train.dataset import Dataset, lookup
+from model.train.dataset import Dataset
 from model.train.examples import browses, impressions
 from model.train.moments import Moments, Row, pad, session_time
 
@@ -84,29 +82,16 @@ def _joined(parts: Iterable[NDArray[np.int64]]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def on_sale(home: Path, dataset: Dataset) -> Ints:
-    """[n + 1] when each item first came up, in an `item` event or a browse (ms)."""
-    rows = read(home, ITEMS, columns=["item", "event_timestamp"], version=dataset.version)
-    first = np.full(len(dataset.item_ids) + 1, np.iinfo(np.int64).max)
-    if len(rows):
-        ids = rows["item"].to_numpy().view(np.uint64)
-        np.minimum.at(first, lookup(dataset.item_ids, ids), milliseconds(rows["event_timestamp"]))
-    seen = dataset.histories.records["kind"] == KIND_BROWSE
-    np.minimum.at(first, dataset.item_rows[seen], dataset.histories.records["time"][seen].astype(np.int64))
-    first[0] = np.iinfo(np.int64).max
-    return first
-
-
 class Candidates:
     """Draws a target's candidates, with items counted before `since` only."""
 
-    def __init__(self, dataset: Dataset, first: Ints, since: int, cold_share: float) -> None:
-        self._dataset, self._first, self._cold_share = dataset, first, cold_share
+    def __init__(self, dataset: Dataset, since: int, cold_share: float) -> None:
+        self._dataset, self._first, self._cold_share = dataset, dataset.listed, cold_share
         counts = dataset.counts(since)
         counts[0] = 0
         self._cumulative = np.cumsum(counts / max(counts.sum(), 1))
         cold = np.flatnonzero(counts == 0)[1:]
-        self._cold = cold[np.argsort(first[cold], kind="stable")]
+        self._cold = cold[np.argsort(dataset.listed[cold], kind="stable")]
         self._of_type = {int(code): np.flatnonzero(dataset.types == code) for code in np.unique(dataset.types) if code >= 0}
 
     def recommendation(self, rng: np.random.Generator, row: int, past: Ints, basket: Ints, now: int) -> Ints:
@@ -144,15 +129,13 @@ def targets(dataset: Dataset, since: int, until: int, users: Ints | None = None)
     return both[0], both[1]
 
 
-def later(
-    dataset: Dataset, first: Ints, since: int, until: int, most: int, mode: str, seed: int, users: Ints | None = None
-) -> Lists:
-    """At most `most` lists of a mode for targets drawn by seed from [since, until); `first`: what `on_sale` returned."""
+def later(dataset: Dataset, since: int, until: int, most: int, mode: str, seed: int, users: Ints | None = None) -> Lists:
+    """At most `most` lists of a mode for targets drawn by seed from [since, until)."""
     rng = np.random.default_rng(seed)
     owners, places = targets(dataset, since, until, users)
     at = dataset.histories.offsets[owners] + places
     known = dataset.counts(since)[dataset.item_rows[at]] > 0
-    draw = Candidates(dataset, first, since, float(1 - known.mean()) if len(known) else 0.0)
+    draw = Candidates(dataset, since, float(1 - known.mean()) if len(known) else 0.0)
     if mode == "search":
         asked = dataset.query_rows[at] > 0
         owners, places = owners[asked], places[asked]

@@ -45,7 +45,7 @@ class Pairs:
         item, query = self._dataset.item_rows[at], self._dataset.query_rows[at]
         batch = rng.integers(0, len(at), (len(at), self._n // 3))
         pool = rng.integers(0, len(self._items), (len(at), self._n - 4 - self._n // 3))
-        kin = self._negatives.kin(rng, item, 2)
+        kin = self._negatives.kin(rng, at, 2)
         other = rng.choice(self._asked, (len(at), 2)) if len(self._asked) else np.zeros((len(at), 2), np.int64)
         same = np.stack([item, item], 1) * (query > 0)[:, None]
         items = np.concatenate([item[:, None], kin, same, item[batch], self._items[pool]], 1)

@@ -22,7 +22,7 @@ from model.train import baselines, runs, trees
 from model.train.baselines import validation_gauc
 from model.train.dataset import Dataset, load
 from model.train.evaluate import MODES, RANKED, queries_are
-from model.train.lists import Lists, later, on_sale
+from model.train.lists import Lists, later
 from model.train.methods import OURS, SUITES, TUNING, Method, Settings, merged
 from model.train.rank import Means, Scored, Scorer, figures, scored, sliced
 from model.train.runs import Run
@@ -55,10 +55,9 @@ class Suite:
         count = len(self.dataset.histories.user_ids)
         drawn = np.random.default_rng(0).permutation(count)[: budget.users or count]
         self.users = np.sort(drawn)
-        first = on_sale(home, self.dataset)
 
         def lists(since: int, until: int, most: int) -> list[Lists]:
-            return [later(self.dataset, first, since, until, most, mode, 0, self.users) for mode in MODES]
+            return [later(self.dataset, since, until, most, mode, 0, self.users) for mode in MODES]
 
         self.validation = lists(windows.t2, windows.t3, budget.tuning_targets)
         self.test = lists(windows.t3, windows.end, budget.targets)

@@ -22,7 +22,7 @@ def kill_in_gaps(stand: Stand, times: int) -> None:
             assert stand.steps(pid)[-1][1:] == (round_ % 3 + 1, step)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_in_each_gap(stand: Stand, times: int) -> None:
     load = stand.load(400 + 2400 * (times - 1), bad=0.05)
     kill_in_gaps(stand, times)

@@ -28,7 +28,7 @@ def test_redis_is_killed_and_started_again_under_load(redis: RedisServer, redis_
     assert_each_once(redis_stand.judge())
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_killed_in_each_gap_over_redis(redis_stand: Stand, times: int) -> None:
     load = redis_stand.load(400 + 2400 * (times - 1), bad=0.05)
     kill_in_gaps(redis_stand, times)

@@ -10,7 +10,7 @@ from benchmarks import served
 from features.publish import point
 from features.settings import settings
 from model.train.dataset import load
-from model.train.lists import later, on_sale
+from model.train.lists import later
 from tests.model.conftest import Trained
 
 
@@ -39,7 +39,7 @@ def test_each_search_is_compared_with_exact_search() -> None:
 
 def test_a_past_that_was_put_together_is_in_order_and_before_the_target(home: Path, trained: Trained) -> None:
     dataset = load(home, trained.windows.end, trained.config.model)
-    lists = later(dataset, on_sale(home, dataset), trained.windows.t3, trained.windows.end, 10, "recommendation", 0)
+    lists = later(dataset, trained.windows.t3, trained.windows.end, 10, "recommendation", 0)
     alone, together = served.own(dataset), served.put_together(dataset, 400)
     for m in lists.moments:
         for at in range(len(m.prefix)):

@@ -11,7 +11,7 @@ from model.nn.click import IMPRESSED
 from model.train import baselines
 from model.train.counters import NAMES, Counters
 from model.train.dataset import Dataset, load
-from model.train.lists import later, on_sale
+from model.train.lists import later
 from model.train.moments import Moments, Row, pad, session_time
 from model.train.rank import figures, scored
 from model.train.trees import RUNS, fit, scorer, titles
@@ -69,9 +69,7 @@ def test_own_frequency_by_hand(dataset: Dataset) -> None:
 
 
 def test_the_half_life_is_the_one_that_validates_best(home: Path, dataset: Dataset) -> None:
-    validation = [
-        later(dataset, on_sale(home, dataset), WINDOWS.t2, WINDOWS.t3, 60, m, 0) for m in ("recommendation", "search")
-    ]
+    validation = [later(dataset, WINDOWS.t2, WINDOWS.t3, 60, m, 0) for m in ("recommendation", "search")]
     score, runs = baselines.tuned_frequency(dataset, validation, WINDOWS.t3)
     assert len(runs) == 8
     best = max(runs, key=lambda row: row["gauc"])
@@ -126,14 +124,13 @@ def test_counters_see_nothing_of_what_comes_later(home: Path, dataset: Dataset, 
 
 
 def test_trees_learn_what_users_like(home: Path, dataset: Dataset) -> None:
-    first = on_sale(home, dataset)
     modes = ("recommendation", "search")
-    validation = [later(dataset, first, WINDOWS.t2, WINDOWS.t3, 60, mode, 0) for mode in modes]
+    validation = [later(dataset, WINDOWS.t2, WINDOWS.t3, 60, mode, 0) for mode in modes]
     runs = tuple({**run, "trees": 20} for run in (RUNS[0], RUNS[4]))
     text, logged = fit(home, dataset, validation, WINDOWS, CONFIG, runs=runs)
     score = scorer(text, home, dataset, WINDOWS)
     assert [row["objective"] for row in logged] == ["binary", "lambdarank"]
     assert all(0 <= row["gauc"] <= 1 for row in logged)
-    test = later(dataset, first, WINDOWS.t3, WINDOWS.end, 100, "recommendation", 0)
+    test = later(dataset, WINDOWS.t3, WINDOWS.end, 100, "recommendation", 0)
     ours, popular = (figures(scored(x, test))["gauc"] for x in (score, baselines.popularity(dataset, WINDOWS.t3)))
     assert ours > popular + 0.05

@@ -1,5 +1,6 @@
 """Candidate lists, checked against what they promise, target by target."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from features.record import KIND_BROWSE
 from model.train.dataset import Dataset, load
-from model.train.lists import CANDIDATES, MIN_TYPE, OWN, Candidates, Lists, later, on_sale, targets
+from model.train.lists import CANDIDATES, MIN_TYPE, OWN, Candidates, Lists, later, targets
 from model.train.slices import slices
 from tests.dags import history
 from tests.model.conftest import CONFIG, Windows
@@ -31,7 +32,7 @@ def dataset(home: Path) -> Dataset:
 
 def lists(home: Path, dataset: Dataset, mode: str, most: int = 80, seed: int = 0) -> Lists:
     """Lists of the test window."""
-    return later(dataset, on_sale(home, dataset), WINDOWS.t3, WINDOWS.end, most, mode, seed)
+    return later(dataset, WINDOWS.t3, WINDOWS.end, most, mode, seed)
 
 
 def each(found: Lists) -> list[tuple[int, int, np.ndarray, int]]:
@@ -91,11 +92,12 @@ def test_search_ranks_all_items_of_the_type(home: Path, dataset: Dataset) -> Non
         assert dataset.query_texts[query - 1] == history.KINDS[0] or query > 0
 
 
-def test_what_is_not_on_sale_yet_is_no_candidate(home: Path, dataset: Dataset) -> None:
-    first = on_sale(home, dataset)
-    first[1:11] = WINDOWS.end  # as if their events came later
+def test_what_is_not_on_sale_yet_is_no_candidate(dataset: Dataset) -> None:
+    listed = dataset.listed.copy()
+    listed[1:11] = WINDOWS.end  # as if their events came later
+    dataset = replace(dataset, listed=listed)
     for mode in ("search", "catalogue"):
-        for *_, items, _ in each(later(dataset, first, WINDOWS.t3, WINDOWS.end, 80, mode, 0)):
+        for *_, items, _ in each(later(dataset, WINDOWS.t3, WINDOWS.end, 80, mode, 0)):
             assert not np.isin(items[1:], np.arange(1, 11)).any()
 
 
@@ -107,22 +109,22 @@ def test_small_types_are_no_test(tmp_path: Path) -> None:
 
 
 def test_cold_items_come_at_their_share_among_targets(home: Path, dataset: Dataset) -> None:
-    first, since = on_sale(home, dataset), WINDOWS.t1 - 25 * history.DAY
+    since = WINDOWS.t1 - 25 * history.DAY
     counts = dataset.counts(since)
     cold = np.flatnonzero(counts == 0)[1:]
     assert len(cold) > 20
-    draw, rng = Candidates(dataset, first, since, 0.3), np.random.default_rng(0)
+    draw, rng = Candidates(dataset, since, 0.3), np.random.default_rng(0)
     nobody = np.zeros(0, np.int64)
     drawn = [draw.recommendation(rng, int(cold[0]), nobody, cold[:1], WINDOWS.end) for _ in range(40)]
     share = float(np.mean([np.isin(items, cold).sum() / CANDIDATES for items in drawn]))
     assert share == pytest.approx(0.3, abs=0.05)
-    none = Candidates(dataset, first, since, 0.0).recommendation(rng, int(cold[0]), nobody, cold[:1], WINDOWS.end)
+    none = Candidates(dataset, since, 0.0).recommendation(rng, int(cold[0]), nobody, cold[:1], WINDOWS.end)
     assert not np.isin(none, cold).any()
 
 
 def test_popular_negatives_come_in_proportion_to_browses(home: Path, dataset: Dataset) -> None:
     counts = dataset.counts(WINDOWS.t3)
-    draw, rng = Candidates(dataset, on_sale(home, dataset), WINDOWS.t3, 0.0), np.random.default_rng(0)
+    draw, rng = Candidates(dataset, WINDOWS.t3, 0.0), np.random.default_rng(0)
     nobody = np.zeros(0, np.int64)
     first_drawn = [int(draw.recommendation(rng, 0, nobody, nobody, WINDOWS.end)[0]) for _ in range(3000)]
     share = np.bincount(first_drawn, minlength=len(counts)) / 3000
