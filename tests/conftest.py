@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-LONGEST = ("test_clean_clone.py", "test_scheduler.py")
+LONGEST = ("test_clean_clone.py", "test_scheduler.py", "test_your_own_data.py")
 """What takes longest begins first, one in each worker, or one would wait for the other's end."""
 
 
