@@ -38,9 +38,11 @@ def sh(command: str, cwd: Path, timeout: float = 1200) -> str:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean clone in which `make demo` ran, with a third of its households."""
+    """A clean clone in which `make demo` ran, with a third of its households and of the targets that it is judged by."""
     folder = tmp_path_factory.mktemp("clone") / "seminar"
     sh(f"git clone -q {REPOSITORY} {folder}", REPOSITORY)
+    (folder / "var").mkdir()
+    (folder / "var" / "settings.toml").write_text("[train]\neval_targets = 300\n")
     (folder.parent / "demo.log").write_text(sh("make demo HOUSEHOLDS=100", folder, 1500))
     return folder
 
