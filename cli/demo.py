@@ -40,8 +40,8 @@ DATES = {
     "end": "2017-11-27",  # what comes later is streamed to one user at the end
 }
 MADE = (
-    "airflow broker bundles cache catalogue checkpoints codebooks deadletters feature_store.yaml history lists logs online.db "
-    "online.db-shm online.db-wal psu registry.db report.html report.json reports suites"
+    "airflow broker bundles cache catalogue checkpoints codebooks deadletters feature_store.yaml history lists logs "
+    "online.db online.db-shm online.db-wal psu registry.db report.html report.json reports suites"
 )
 """What a demo makes in its home, and what the next one removes first."""
 MARK = ".demo"
