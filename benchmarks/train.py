@@ -55,7 +55,7 @@ class Bench:
     def __init__(self, home: Path, windows: Windows, events: int) -> None:
         # Log loss only, every id shown: what is drawn at random would differ between the ways.
         self.config = Config(
-            ModelConfig(history=events), TrainConfig(listwise=0.0, id_dropout=0.0, dropout=0.0, targets=TARGETS, lr=1e-3)
+            ModelConfig(history=events), TrainConfig(listwise=0.0, ctr_id_dropout=0.0, dropout=0.0, targets=TARGETS, lr=1e-3)
         )
         self.home, self.windows = home, windows
         self.dataset: Dataset = load(home, windows.t2, self.config.model)

@@ -127,7 +127,7 @@ def _losses(
     popularity = Popularity(dataset, until)
 
     def losses(rng: np.random.Generator, users: Ints) -> dict[str, torch.Tensor]:
-        step = prepare(model.backbone, dataset, rows, examples.draw(rng, users, train.targets), train.id_dropout, rng)
+        step = prepare(model.backbone, dataset, rows, examples.draw(rng, users, train.targets), train.ctr_id_dropout, rng)
         scores = score(model, step, rows, popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
         pointwise = F.binary_cross_entropy_with_logits(scores[step.real], step.labels[step.real])
