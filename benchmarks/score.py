@@ -171,11 +171,9 @@ class _Plan:
             thread.start()
         for number, moment in zip(numbers, due, strict=True):
             request = self._request(number, method)
-            while (wait := moment - 0.005 - time.perf_counter()) > 0:
-                time.sleep(wait)
+            _until(moment - 0.005)
             self._append(number)
-            while (wait := moment - time.perf_counter()) > 0:
-                time.sleep(wait)
+            _until(moment)
             waiting.put((request, moment))
         for _ in threads:
             waiting.put(None)
@@ -183,6 +181,12 @@ class _Plan:
             thread.join()
         found["s"].append(time.perf_counter() - begin)
         return found
+
+
+def _until(moment: float) -> None:
+    """Wait for a moment of `time.perf_counter`: an open loop sends when it is time, whatever came back."""
+    while (wait := moment - time.perf_counter()) > 0:
+        time.sleep(wait)
 
 
 def _timed(wire: Wire, request: bytes, found: Found, due: float | None = None) -> None:

@@ -67,7 +67,7 @@ def failed(context: Mapping[str, Any]) -> None:
     )
 
 
-class LateRule(RetryRule):  # type: ignore[misc]  # typed as Any
+class LateRule(RetryRule):
     """A rule whose exceptions are imported when a task failed, not when the folder is parsed."""
 
     def __post_init__(self) -> None:

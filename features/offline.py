@@ -29,13 +29,13 @@ class NotForSequences(SeminarError, ClickException):
         return str(self)
 
 
-class SequenceDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
+class SequenceDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):
     """Feast's DuckDB settings."""
 
     type: Literal["features.offline.SequenceDuckDBOfflineStore"] = "features.offline.SequenceDuckDBOfflineStore"
 
 
-class SequenceDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
+class SequenceDuckDBOfflineStore(DuckDBOfflineStore):
     """Feast offline store plugin."""
 
     @staticmethod

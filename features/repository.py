@@ -61,7 +61,7 @@ def _online_store(file: Path) -> dict[str, Any]:
     return dict(section)
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+class _Dumper(yaml.SafeDumper):
     """Writes what names variables as blocks: a password is put in as text, and may hold quotes, colons and hashes."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:

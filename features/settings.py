@@ -15,14 +15,16 @@ triggered, `quality` (features/quality.py), `release` (model/train/gate.py), `he
 
 import os
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from features.errors import SeminarError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The Feast repository: the folder with `feature_store.yaml`."""
@@ -104,10 +106,10 @@ def configured_tables(home: Path) -> dict[str, Any]:
         raise SeminarError("settings", file, f"cannot be read ({error})", "correct it") from None
 
 
-def configured(home: Path, table: str, kind: Callable[..., T]) -> T:
+def configured(home: Path, table: str, kind: type[T]) -> T:
     """A dataclass with what a table of `<home>/settings.toml` sets; SeminarError for a name that it does not have."""
     given = configured_tables(home).get(table, {})
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(kind)]
     for name in given:
         if name not in names:
             raise SeminarError(f"settings.{table}", name, "is not known", f"use one of {', '.join(names)}")

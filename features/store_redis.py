@@ -39,7 +39,7 @@ FLUSH_COMMANDS, FLUSH_BYTES = 1000, 4 << 20
 """A batch goes to Redis in pipelines of at most about this size."""
 
 
-class SequenceRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[misc]
+class SequenceRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     """Feast's Redis settings, without those under which rows would vanish or grow old. Never shows its secrets."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
@@ -64,7 +64,7 @@ class SequenceRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mi
         return self
 
 
-class SequenceRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
+class SequenceRedisOnlineStore(RedisOnlineStore):
     """Feast online store plugin; safe for the threads of one process and for several processes and machines."""
 
     _client: Redis | RedisCluster | None = None

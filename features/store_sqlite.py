@@ -33,7 +33,7 @@ from features.rows import SLACK, Found, Row, cap_of, entity, is_sequence, look_a
 PAGE = 256 * RECORD.itemsize  # 8 KB: an append rewrites one page, whatever the length of the history
 
 
-class SequenceSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
+class SequenceSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
     """Feast's SQLite settings and how durable a commit is."""
 
     type: Literal["features.store_sqlite.SequenceSqliteOnlineStore"] = "features.store_sqlite.SequenceSqliteOnlineStore"
@@ -48,7 +48,7 @@ class SequenceSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[
         return self
 
 
-class SequenceSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
+class SequenceSqliteOnlineStore(SqliteOnlineStore):
     """Feast online store plugin; safe for the threads of one process and for several processes."""
 
     _conn: sqlite3.Connection | None = None

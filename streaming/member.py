@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Changes(ConsumerRebalanceListener):
     """What the group gave and took since the last look; filled by the client's thread."""
 
     lost: set[TopicPartition] = field(default_factory=set)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LONGEST = ("test_clean_clone.py", "test_scheduler.py", "test_your_own_data.py")
-"""What takes longest begins first, one in each worker, or one would wait for the other's end."""
+"""What takes longest begins first: begun last, one worker would wait for it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -86,7 +86,7 @@ class TargetAttention(nn.Module):
         """
         t, c, d = targets.shape
         w_q, w_k, w_v = (w.permute(1, 0, 2).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
-        out, mass, weights = _Attend.apply(  # type: ignore[no-untyped-call]
+        out, mass, weights = _Attend.apply(  # type: ignore[no-untyped-call]  # torch gives it no types
             (targets.reshape(t * c, d) @ w_q) * self._scale,
             parts.item @ w_k,
             parts.query @ w_k,

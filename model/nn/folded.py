@@ -103,7 +103,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_up(table, bucket, kind, out):  # type: ignore[no-untyped-def]
+def _look_up(table: Floats, bucket: Rows, kind: Rows, out: Floats) -> None:
     for p in range(len(out)):
         out[p] = table[bucket[p], kind[p]]
 
@@ -111,23 +111,23 @@ def _look_up(table, bucket, kind, out):  # type: ignore[no-untyped-def]
 @lru_cache(maxsize=8)
 def _kernel(h: int, d: int) -> Any:
     @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
-    def attend(  # type: ignore[no-untyped-def]
-        q,
-        items,
-        more_items,
-        queries,
-        more_queries,
-        item,
-        query,
-        bucket,
-        kind,
-        gap_bias,
-        kind_bias,
-        places,
-        mixed,
-        mass,
-        weights,
-    ):
+    def attend(
+        q: NDArray[Any],
+        items: NDArray[Any],
+        more_items: NDArray[Any],
+        queries: NDArray[Any],
+        more_queries: NDArray[Any],
+        item: NDArray[Any],
+        query: NDArray[Any],
+        bucket: NDArray[Any],
+        kind: NDArray[Any],
+        gap_bias: NDArray[Any],
+        kind_bias: NDArray[Any],
+        places: NDArray[Any],
+        mixed: NDArray[Any],
+        mass: NDArray[Any],
+        weights: NDArray[Any],
+    ) -> None:
         k = places.shape[1]
         keys, top, total = np.empty((max(k, 1), d), np.float32), np.empty(h, np.float32), np.empty(h, np.float32)
         known, asked = len(items), len(queries)

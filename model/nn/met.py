@@ -36,7 +36,21 @@ def counters(past: Past, time: NDArray[np.int64], now: int, wanted: Wanted) -> F
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _count(item, query, time, rows, types, table, more, now, type_count, asked, lives, own, kin):  # type: ignore[no-untyped-def]
+def _count(
+    item: Rows,
+    query: Rows,
+    time: NDArray[np.int64],
+    rows: Rows,
+    types: Rows,
+    table: Rows,
+    more: Rows,
+    now: int,
+    type_count: int,
+    asked: int,
+    lives: NDArray[np.float64],
+    own: NDArray[np.float64],
+    kin: NDArray[np.float64],
+) -> int:
     """Fill own and kin [c, FOUND], of items and of types, which must be 0; how many behaviours have an item."""
     size = 16
     while size < 4 * len(rows):
@@ -76,7 +90,7 @@ def _count(item, query, time, rows, types, table, more, now, type_count, asked, 
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _place(row, rows, marks, mask):  # type: ignore[no-untyped-def]
+def _place(row: int, rows: Rows, marks: Rows, mask: int) -> int:
     """Where a row is marked among candidates' rows [c], or where it would be."""
     at = (row * 2654435761 >> 7) & mask
     while marks[at] >= 0 and rows[marks[at]] != row:

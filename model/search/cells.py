@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from model.search.coarse import Coarse
 from model.search.kernel import Best
@@ -126,9 +127,17 @@ def _quantile(counts: Floats, k: float, normal: Floats) -> int:
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_SUMS)
-def _floors(  # type: ignore[no-untyped-def]
-    means, held, search, beside, sigma, k, loss, sizes, normal
-):
+def _floors(
+    means: Floats,
+    held: Floats,
+    search: Floats,
+    beside: Floats,
+    sigma: Floats,
+    k: int,
+    loss: float,
+    sizes: NDArray[np.int64],
+    normal: Floats,
+) -> tuple[Floats, Floats, int]:
     """A floor [t] to the means [t, c] of cells that hold `held` [c] behaviours, and how many scores lie above the floors.
 
     The distribution of all scores is that of the means, in bins, widened by sigma [t].

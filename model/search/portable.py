@@ -53,7 +53,7 @@ def _cut(scores: Any_, places: Any_, n: int, k: int) -> Any:
 
 
 @register_jitable
-def _keep(scores, places, fill, least, t, k, score, place):  # type: ignore[no-untyped-def]
+def _keep(scores: Any_, places: Any_, fill: Any_, least: Any_, t: int, k: int, score: float, place: int) -> None:
     """Put one into a target's buffer; a full one is cut back to the k best."""
     scores[t, fill[t]] = score
     places[t, fill[t]] = place
@@ -64,7 +64,7 @@ def _keep(scores, places, fill, least, t, k, score, place):  # type: ignore[no-u
 
 
 @register_jitable
-def _offer(best, behaviours, t, k, own, first):  # type: ignore[no-untyped-def]
+def _offer(best: Any, behaviours: Any, t: int, k: int, own: Any_, first: int) -> None:
     """Offer target t the behaviours of units `first` and on, whose own scores are own [u].
 
     A unit's behaviours are looked at only where their highest bias and the target's best query could lift one of them
@@ -89,9 +89,19 @@ def offer_all(best: Any, behaviours: Any, k: int, own: Any_, first: int) -> None
 
 
 @numba.njit(nogil=True, cache=True)
-def select_all(  # type: ignore[no-untyped-def]
-    scores, places, fill, least, behaviours, k, own, first, queries, offset, stride
-):
+def select_all(
+    scores: Any_,
+    places: Any_,
+    fill: Any_,
+    least: Any_,
+    behaviours: Any,
+    k: int,
+    own: Any_,
+    first: int,
+    queries: Any_,
+    offset: int,
+    stride: int,
+) -> None:
     """Offer targets every stride-th behaviour of units `first` and on, with scores own [u, t] and queries [1 + q, t]."""
     starts, order, bias, _, column = behaviours
     unit = 0
@@ -123,9 +133,18 @@ def _dots(q: Any_, x: Any_, out: Any_) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def scan(  # type: ignore[no-untyped-def]
-    best, behaviours, k, folded, means, floor, cell_starts, table, more, part_rows
-):
+def scan(
+    best: Any,
+    behaviours: Any,
+    k: int,
+    folded: Any_,
+    means: Any_,
+    floor: Any_,
+    cell_starts: Any_,
+    table: Any_,
+    more: Any_,
+    part_rows: Any_,
+) -> None:
     """Score the units of every cell for the targets whose mean [c, t] is not below their floor [t]."""
     targets, width = folded.shape
     tile, out = np.empty((_TILE, width), np.float32), np.empty((targets, _TILE), np.float32)

@@ -135,7 +135,9 @@ def _distinct(item_rows: Rows, query_rows: Rows) -> tuple[Rows, Rows, Rows, Rows
 
 
 @numba.njit(nogil=True, cache=True)
-def _arrange(unit: Rows, column: Rows, bias: Floats, by_cell: Rows, searches: int):  # type: ignore[no-untyped-def]
+def _arrange(
+    unit: Rows, column: Rows, bias: Floats, by_cell: Rows, searches: int
+) -> tuple[Rows, Rows, Floats, Floats, Rows]:
     """The fields of `Behaviours`, with items in the order by_cell [i] and searches after them."""
     i = len(by_cell)
     place = np.empty(i, np.int32)

@@ -64,6 +64,17 @@ class Dataset:
         wanted = (records["kind"] == KIND_BROWSE) & (records["time"] < until_ms) & (records["time"] >= since_ms)
         return np.bincount(self.item_rows[wanted], minlength=len(self.item_ids) + 1).astype(np.float64)
 
+    def cold(self, before_ms: int) -> Ints:
+        """Item rows that nobody browsed before a time, in the order in which they were listed."""
+        counts = self.counts(before_ms)
+        rows = np.flatnonzero(counts[1:] == 0) + 1
+        found: Ints = rows[np.argsort(self.listed[rows], kind="stable")]
+        return found
+
+    def cold_share(self, at: Ints, before_ms: int) -> float:
+        """Share of browses `at` (places in the records) whose items nobody browsed before a time; 0 where there are none."""
+        return float((self.counts(before_ms)[self.item_rows[at]] == 0).mean()) if len(at) else 0.0
+
     def item_inputs(self, rows: Ints, vocabulary: Ints) -> ItemInputs:
         """Encoder inputs of item rows [i] (each > 0), under a vocabulary [n + 1] of id-table rows."""
         here = rows - 1

@@ -92,8 +92,7 @@ class ClickExamples:
         self.users = np.array(sorted(self.shown.keys() | self.bought.keys()), np.int64)
         offsets = dataset.histories.offsets
         targets = np.concatenate([offsets[:0], *(offsets[user] + places for user, places in self.bought.items())])
-        known = dataset.counts(since_ms)[dataset.item_rows[targets]] > 0
-        self._negatives = Negatives(dataset, since_ms, float(1 - known.mean()) if len(known) else 0.0)
+        self._negatives = Negatives(dataset, since_ms, dataset.cold_share(targets, since_ms))
 
     def labels(self) -> dict[str, int]:
         """How many examples of each source there are, for the model card."""

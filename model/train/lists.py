@@ -86,19 +86,18 @@ class Candidates:
     """Draws a target's candidates, with items counted before `since` only."""
 
     def __init__(self, dataset: Dataset, since: int, cold_share: float) -> None:
-        self._dataset, self._first, self._cold_share = dataset, dataset.listed, cold_share
+        self._dataset, self._cold_share = dataset, cold_share
         counts = dataset.counts(since)
         counts[0] = 0
         self._cumulative = np.cumsum(counts / max(counts.sum(), 1))
-        cold = np.flatnonzero(counts == 0)[1:]
-        self._cold = cold[np.argsort(dataset.listed[cold], kind="stable")]
+        self._cold = dataset.cold(since)
         self._of_type = {int(code): np.flatnonzero(dataset.types == code) for code in np.unique(dataset.types) if code >= 0}
 
     def recommendation(self, rng: np.random.Generator, row: int, past: Ints, basket: Ints, now: int) -> Ints:
         """Distinct negatives [<= 99] for a target `row`, given the rows browsed before and those of its basket."""
         own = np.setdiff1d(past[past > 0], basket)
         own = rng.choice(own, min(OWN, len(own)), replace=False)
-        fresh = self._cold[: int(np.searchsorted(self._first[self._cold], now, "right"))]
+        fresh = self._cold[: int(np.searchsorted(self._dataset.listed[self._cold], now, "right"))]
         fresh = np.setdiff1d(fresh, basket)
         n_cold = min(int(rng.binomial(CANDIDATES - len(own), self._cold_share)), len(fresh))
         cold = rng.choice(fresh, n_cold, replace=False)
@@ -111,12 +110,12 @@ class Candidates:
     def search(self, row: int, basket: Ints, now: int) -> Ints:
         """All other rows of the target's type on sale by then; none where the type is too small."""
         kin = self._of_type.get(int(self._dataset.types[row]), np.zeros(0, np.int64))
-        kin = kin[(self._first[kin] <= now) & (kin != row)]
+        kin = kin[(self._dataset.listed[kin] <= now) & (kin != row)]
         return np.setdiff1d(kin, basket) if len(kin) + 1 >= MIN_TYPE else kin[:0]
 
     def catalogue(self, row: int, basket: Ints, now: int) -> Ints:
         """All other rows on sale by then."""
-        return np.setdiff1d(np.flatnonzero(self._first <= now), [row, *basket])
+        return np.setdiff1d(np.flatnonzero(self._dataset.listed <= now), [row, *basket])
 
 
 def targets(dataset: Dataset, since: int, until: int, users: Ints | None = None) -> tuple[Ints, Ints]:
@@ -134,8 +133,7 @@ def later(dataset: Dataset, since: int, until: int, most: int, mode: str, seed: 
     rng = np.random.default_rng(seed)
     owners, places = targets(dataset, since, until, users)
     at = dataset.histories.offsets[owners] + places
-    known = dataset.counts(since)[dataset.item_rows[at]] > 0
-    draw = Candidates(dataset, since, float(1 - known.mean()) if len(known) else 0.0)
+    draw = Candidates(dataset, since, dataset.cold_share(at, since))
     if mode == "search":
         asked = dataset.query_rows[at] > 0
         owners, places = owners[asked], places[asked]

@@ -27,7 +27,7 @@ class Negatives:
         self._cumulative = np.cumsum(weight / max(weight.sum(), 1e-9))
         listed = np.argsort(dataset.listed[1:], kind="stable") + 1  # rows in the order in which they came up
         self._listed = dataset.listed[listed]
-        self._cold = listed[weight[listed] == 0]
+        self._cold = dataset.cold(until_ms)
         kinds = dataset.types[listed] + 1
         self._keys = kinds * (len(listed) + 1) + np.arange(len(listed))
         order = np.argsort(self._keys)

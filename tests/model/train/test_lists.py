@@ -30,7 +30,7 @@ def dataset(home: Path) -> Dataset:
     return load(home, WINDOWS.end, CONFIG.model)
 
 
-def lists(home: Path, dataset: Dataset, mode: str, most: int = 80, seed: int = 0) -> Lists:
+def lists(dataset: Dataset, mode: str, most: int = 80, seed: int = 0) -> Lists:
     """Lists of the test window."""
     return later(dataset, WINDOWS.t3, WINDOWS.end, most, mode, seed)
 
@@ -59,8 +59,8 @@ def past(dataset: Dataset, user: int, prefix: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["recommendation", "search", "catalogue"])
-def test_no_negative_is_of_the_targets_basket_and_none_repeats(home: Path, dataset: Dataset, mode: str) -> None:
-    found = each(lists(home, dataset, mode))
+def test_no_negative_is_of_the_targets_basket_and_none_repeats(dataset: Dataset, mode: str) -> None:
+    found = each(lists(dataset, mode))
     assert len(found) > 40
     for user, prefix, items, _ in found:
         own = basket(dataset, user, prefix)
@@ -70,8 +70,8 @@ def test_no_negative_is_of_the_targets_basket_and_none_repeats(home: Path, datas
         assert (items > 0).all()
 
 
-def test_recommendation_has_twenty_of_the_users_own_past(home: Path, dataset: Dataset) -> None:
-    found = each(lists(home, dataset, "recommendation"))
+def test_recommendation_has_twenty_of_the_users_own_past(dataset: Dataset) -> None:
+    found = each(lists(dataset, "recommendation"))
     assert {query for *_, query in found} == {0}
     for user, prefix, items, _ in found:
         assert len(items) <= 1 + CANDIDATES
@@ -81,8 +81,8 @@ def test_recommendation_has_twenty_of_the_users_own_past(home: Path, dataset: Da
     assert any(np.isin(items[1:], past(dataset, user, prefix)).sum() > OWN for user, prefix, items, _ in found)
 
 
-def test_search_ranks_all_items_of_the_type(home: Path, dataset: Dataset) -> None:
-    found = each(lists(home, dataset, "search"))
+def test_search_ranks_all_items_of_the_type(dataset: Dataset) -> None:
+    found = each(lists(dataset, "search"))
     for user, prefix, items, query in found:
         kind = dataset.types[items[0]]
         whole = np.flatnonzero(dataset.types == kind)
@@ -104,11 +104,11 @@ def test_what_is_not_on_sale_yet_is_no_candidate(dataset: Dataset) -> None:
 def test_small_types_are_no_test(tmp_path: Path) -> None:
     history.write(tmp_path, users=6, items_each=MIN_TYPE - 1)
     small = load(tmp_path, WINDOWS.end, CONFIG.model)
-    assert len(lists(tmp_path, small, "search")) == 0
-    assert len(lists(tmp_path, small, "recommendation")) > 0
+    assert len(lists(small, "search")) == 0
+    assert len(lists(small, "recommendation")) > 0
 
 
-def test_cold_items_come_at_their_share_among_targets(home: Path, dataset: Dataset) -> None:
+def test_cold_items_come_at_their_share_among_targets(dataset: Dataset) -> None:
     since = WINDOWS.t1 - 25 * history.DAY
     counts = dataset.counts(since)
     cold = np.flatnonzero(counts == 0)[1:]
@@ -122,7 +122,7 @@ def test_cold_items_come_at_their_share_among_targets(home: Path, dataset: Datas
     assert not np.isin(none, cold).any()
 
 
-def test_popular_negatives_come_in_proportion_to_browses(home: Path, dataset: Dataset) -> None:
+def test_popular_negatives_come_in_proportion_to_browses(dataset: Dataset) -> None:
     counts = dataset.counts(WINDOWS.t3)
     draw, rng = Candidates(dataset, WINDOWS.t3, 0.0), np.random.default_rng(0)
     nobody = np.zeros(0, np.int64)
@@ -133,7 +133,7 @@ def test_popular_negatives_come_in_proportion_to_browses(home: Path, dataset: Da
 
 
 def test_a_seed_draws_the_same_lists_and_they_are_saved_by_stable_ids(home: Path, dataset: Dataset) -> None:
-    one, same, other = (lists(home, dataset, "recommendation", seed=seed) for seed in (3, 3, 4))
+    one, same, other = (lists(dataset, "recommendation", seed=seed) for seed in (3, 3, 4))
     assert one.digest() == same.digest() != other.digest()
     with np.load(one.save(home, dataset)) as saved:
         users, prefixes, candidates, _ = zip(*each(one), strict=True)
@@ -143,7 +143,7 @@ def test_a_seed_draws_the_same_lists_and_they_are_saved_by_stable_ids(home: Path
         assert saved["items"].tolist() == dataset.item_ids[np.concatenate(candidates) - 1].tolist()
 
 
-def test_targets_are_the_windows_browses(home: Path, dataset: Dataset) -> None:
+def test_targets_are_the_windows_browses(dataset: Dataset) -> None:
     owners, places = targets(dataset, WINDOWS.t3, WINDOWS.end)
     records = dataset.histories.records
     inside = (records["time"] >= WINDOWS.t3) & (records["time"] < WINDOWS.end) & (records["kind"] == KIND_BROWSE)
@@ -153,8 +153,8 @@ def test_targets_are_the_windows_browses(home: Path, dataset: Dataset) -> None:
     assert set(few[0].tolist()) == {2, 5}
 
 
-def test_slices_by_hand(home: Path, dataset: Dataset) -> None:
-    found = lists(home, dataset, "recommendation")
+def test_slices_by_hand(dataset: Dataset) -> None:
+    found = lists(dataset, "recommendation")
     masks = slices(dataset, found, WINDOWS)
     assert all(mask.shape == (len(found),) for mask in masks.values())
     for place, (user, prefix, items, _) in enumerate(each(found)):

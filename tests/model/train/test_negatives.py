@@ -66,7 +66,7 @@ def test_nothing_is_drawn_before_it_is_on_sale(trained: Trained) -> None:
     assert set(Negatives(dataset, 0).kin(rng, at, 400)[0].tolist()) == set(kin.tolist())
     listed = dataset.listed.copy()
     listed[kin[1:]] = trained.windows.end
-    later = replace(dataset, listed=listed)
-    assert set(Negatives(later, 0).kin(rng, at, 40)[0].tolist()) == {int(kin[0])}
-    listed[:] = trained.windows.end
-    assert not Negatives(later, 0).cold(rng, at, 40).any()
+    alone = Negatives(replace(dataset, listed=listed), 0)
+    assert set(alone.kin(rng, at, 40)[0].tolist()) == {int(kin[0])}
+    nothing = Negatives(replace(dataset, listed=np.full_like(listed, trained.windows.end)), 0)
+    assert not nothing.cold(rng, at, 40).any()
