@@ -8,9 +8,7 @@ import pytest
 from features.settings import REPOSITORY
 
 PAGES = sorted(
-    file
-    for file in REPOSITORY.rglob("*.md")
-    if not {".venv", "var", "node_modules"} & set(file.relative_to(REPOSITORY).parts) and "golden" not in str(file)
+    [*REPOSITORY.glob("*.md"), *(file for part in ("docs", "deploy") for file in (REPOSITORY / part).rglob("*.md"))]
 )
 RUN_BY = {
     "README.md": "system/test_clean_clone.py",
