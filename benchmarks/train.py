@@ -34,7 +34,7 @@ from model.config import Config, ModelConfig, TrainConfig, Windows
 from model.nn.click import ClickModel
 from model.train import ctr, psu
 from model.train.baselines import validation_gauc
-from model.train.batch import prepare
+from model.train.batch import encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.examples import ClickExamples
 from model.train.lists import later
@@ -72,15 +72,16 @@ class Bench:
         """A new one, always the same."""
         torch.manual_seed(0)
         model = psu.spec_of(self.config, self.dataset, int(self.rows.max())).click()
-        ctr.standardise(model, self.dataset, self.rows, self.config.train, self.examples, self.windows.t2, 0)
+        ctr.standardise(model, self.dataset, self.rows, self.config.train, self.examples, self.popularity, 0)
         for weight in model.head.parameters():  # the last are zero at first: what attention found would not count
             torch.nn.init.normal_(weight, std=0.1)
         return model
 
     def ours(self, model: ClickModel, moments: list[Moments]) -> torch.Tensor:
         """The loss by `model.train`."""
-        step = prepare(model.backbone, self.dataset, self.rows, moments)
-        scores = ctr.score(model, step, self.rows, self.popularity)
+        step = gather(self.dataset, moments, model.backbone.history)
+        parts = encode(model.backbone, self.dataset, self.rows, step)
+        scores = ctr.score(model, step, parts, self.rows, self.popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
         return torch.nn.functional.binary_cross_entropy_with_logits(scores[step.real], step.labels[step.real])
 

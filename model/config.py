@@ -33,9 +33,10 @@ class TrainConfig:
     """How to train; the weights of the objectives may be 0, which switches one off."""
 
     psu_epochs: int = 3
-    ctr_epochs: int = 2
-    targets: int = 32  # a user and step
-    psu_targets: int = 8
+    wide_epochs: int = 3  # of the wide head alone, before the whole click model
+    ctr_epochs: int = 1
+    targets: int = 64  # a user and step
+    psu_targets: int = 32
     users: int = 2  # a step
     lr: float = 2e-3
     table_lr: float = 5e-4
@@ -46,8 +47,8 @@ class TrainConfig:
     min_count: int = 3  # an item seen less often has no id embedding: its content stands for it
     id_dropout: float = 0.1  # share of a step's items shown without their id, so that content is learned too: in pretraining
     ctr_id_dropout: float = 0.5  # the same in fine-tuning, which else learns ids by heart (docs/results/quality.md)
-    listwise: float = 0.5  # weight of the ranking within a moment, beside the log loss
-    dropout: float = 0.2  # of the vectors that the click model's head reads
+    listwise: float = 2.0  # weight of the ranking within a moment, beside the log loss
+    dropout: float = 0.5  # of the vectors that the click model's head reads
     decay: float = 1e-4  # of weights that are not in tables
     eval_targets: int = 1000
 

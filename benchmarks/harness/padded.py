@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention, gap_buckets
-from model.nn.click import ClickModel, evidence
-from model.nn.features import Keyed, context, counters
+from model.nn.click import ClickModel, Evidence
+from model.nn.features import plain
 from model.nn.inputs import History, Interest, Seen
 from model.train.dataset import Dataset
 from model.train.moments import Moments
@@ -57,14 +57,11 @@ def score(
     sides = torch.from_numpy(item_rows), torch.from_numpy(query_rows), time, kind
     own = History._make(side.flatten()[flat] for side in sides)
     seen = Seen(begin, begin + torch.tensor(lengths), now)
-    types = torch.from_numpy(dataset.types + 1)
-    wanted = torch.from_numpy(candidates)
-    by_item, by_type = Keyed(own.item, wanted, len(types)), Keyed(types[own.item], types[wanted], int(types.max()) + 1)
-    counted = counters(own, seen, by_item, by_type, torch.from_numpy(asked))
     known = popularity.features(candidates, now.numpy())
+    types = torch.from_numpy(dataset.types + 1)
+    told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types)
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
-    searched = torch.from_numpy(asked > 0).float()
-    return model.combine(evidence(long, recent, item, query, searched, counted, known, context(own, seen)), bias)
+    return model.combine(Evidence(long, recent, item, query, told), bias)
 
 
 def _items(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
-from model.nn.features import CONTEXT, COUNTERS, POPULARITY, Keyed, context, counters
+from model.nn.features import PLAIN, plain
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.units import EXTRA
 
@@ -21,31 +21,13 @@ SAMPLED, IMPRESSED = 0, 1
 
 
 class Evidence(NamedTuple):
-    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, p]."""
+    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 30]."""
 
     long: Interest
     recent: Interest
     item: Tensor
     query: Tensor
     plain: Tensor
-
-
-def evidence(
-    long: Interest,
-    recent: Interest,
-    item: Tensor,
-    query: Tensor,
-    searched: Tensor,
-    counted: Tensor,
-    popularity: Tensor,
-    about: Tensor,
-) -> Evidence:
-    """Put it together; item, query: parts [t, c, d]; searched [t, c]: 1 where there is a query; counted: counters
-    [t, c, 18]; popularity [t, c, 5]; about: context [t, 6]."""
-    relevance = F.cosine_similarity(item, query, dim=-1).unsqueeze(-1)  # what the PSU's third objective trained
-    about = about.unsqueeze(1).expand(-1, item.shape[1], -1)
-    plain = [long.mass, recent.mass, relevance, counted, popularity, about, searched.unsqueeze(-1)]
-    return Evidence(long, recent, item, query, torch.cat(plain, -1))
 
 
 class ClickModel(nn.Module):
@@ -56,31 +38,44 @@ class ClickModel(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
-        masses = 2 * heads + EXTRA.get(backbone.search, 0)
-        plain = masses + 1 + COUNTERS + POPULARITY + CONTEXT + 1
-        # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say.
-        self.head = _mlp(6 * dim + plain, 128, dim, silent=True)  # vectors come in when they have something to say
-        self.wide = _mlp(plain, 64, 64)
-        # What plain features are on average and how they vary: without it the small head learns several times slower.
-        self.register_buffer("mean", torch.zeros(plain))
-        self.register_buffer("spread", torch.ones(plain))
+        scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + PLAIN
+        # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say. The wide
+        # one is trained first, alone (`model.train.wide`); the other, silent at first, learns what that leaves over.
+        self.head = _mlp(6 * dim + scalars, 128, dim, silent=True)
+        self.wide = _mlp(PLAIN, 64, 64)
+        # What scalars are on average and how they vary: without it the heads learn several times slower.
+        self.register_buffer("mean", torch.zeros(scalars))
+        self.register_buffer("spread", torch.ones(scalars))
         self.item_bias = nn.Embedding(id_rows, 1, sparse=True)
         self.source = nn.Parameter(torch.full((2,), -3.0))  # a click is rare
         self.position = nn.Parameter(torch.zeros(POSITIONS))
         nn.init.zeros_(self.item_bias.weight)
 
-    def standardise(self, plain: Tensor) -> None:
-        """Take means and deviations from a sample [n, p] of plain features (`Evidence.plain`), before training."""
-        self.mean: Tensor = plain.mean(0)
-        self.spread: Tensor = plain.std(0).clamp(min=1e-3)
+    def standardise(self, scalars: Tensor) -> None:
+        """Take means and deviations from a sample [n, s] of `scalars`, before training."""
+        self.mean: Tensor = scalars.mean(0)
+        self.spread: Tensor = scalars.std(0).clamp(min=1e-3)
+
+    def scalars(self, found: Evidence) -> Tensor:
+        """What the heads read beside vectors [t, c, s]: masses of attention, how the item fits the query, plain features."""
+        relevance = F.cosine_similarity(found.item, found.query, dim=-1)  # what the PSU's third objective trained
+        return torch.cat([found.long.mass, found.recent.mass, relevance.unsqueeze(-1), found.plain], -1)
 
     def combine(self, found: Evidence, bias: Tensor) -> Tensor:
         """Log-odds [t, c] before offsets of source and position; bias [t, c]: the items' own."""
         long, recent = found.long.vector, found.recent.vector
-        plain = ((found.plain - self.mean) / self.spread).clamp(-8, 8)
+        scalars = self._standard(self.scalars(found), 0)
         vectors = torch.cat([long, recent, found.item, found.query, long * found.item, recent * found.item], -1)
-        scores: Tensor = self.head(torch.cat([self.dropout(vectors), plain], -1)) + self.wide(plain)
+        scores: Tensor = self.head(torch.cat([self.dropout(vectors), scalars], -1)) + self.wide(scalars[..., -PLAIN:])
         return scores.squeeze(-1) + bias
+
+    def known(self, plain: Tensor) -> Tensor:
+        """What the wide head makes of plain features [..., 30]: log-odds [...]."""
+        scores: Tensor = self.wide(self._standard(plain, len(self.mean) - PLAIN))
+        return scores.squeeze(-1)
+
+    def _standard(self, scalars: Tensor, first: int) -> Tensor:
+        return ((scalars - self.mean[first:]) / self.spread[first:]).clamp(-8, 8)
 
     def offset(self, source: Tensor, position: Tensor) -> Tensor:
         """Log-odds offsets of label sources and of positions shown (any shape; position -1: none)."""
@@ -113,10 +108,7 @@ class ClickModel(nn.Module):
         target = item + query
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
-        by_item = Keyed(history.item, items, len(types))
-        by_type = Keyed(types[history.item], types[items], int(types.max()) + 1)
-        counted = counters(history, seen, by_item, by_type, queries)
-        return evidence(long, recent, item, query, (queries > 0).float(), counted, popularity, context(history, seen))
+        return Evidence(long, recent, item, query, plain(items, queries, popularity, history, seen, types))
 
 
 def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequential:
@@ -124,6 +116,7 @@ def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequen
     out = nn.Linear(last, 1)
     if silent:
         nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, last), nn.SiLU(), out)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from model.nn.click import ClickModel
-from model.nn.features import Floats
+from model.nn.features import PLAIN, Floats
 from model.nn.folded import Attended
 
 _LEAST = np.float32(1e-8)
@@ -27,7 +27,8 @@ class Head:
         vectors = np.split(first[0][:-p], 6)  # of long, recent, item, query, long * item, recent * item
         self._query = vectors.pop(3)
         self._vectors = np.concatenate(vectors)
-        self._plain = np.concatenate([first[0][-p:], wide[0]], 1)
+        unread = np.zeros((p - PLAIN, wide[0].shape[1]), np.float32)  # the wide head reads the last, plain features alone
+        self._plain = np.concatenate([first[0][-p:], np.concatenate([unread, wide[0]])], 1)
         self._bias = np.concatenate([first[1], wide[1]])
 
     def __call__(

@@ -24,7 +24,6 @@ Ints = NDArray[np.int64]
 class Step:
     """What a model scores at once: candidates' rows of the parts and of the data set [t, c]; labels as in `Moments`."""
 
-    parts: Parts
     history: History
     seen: Seen
     items: Tensor
@@ -34,7 +33,8 @@ class Step:
     source: Tensor
     position: Tensor
     real: Tensor
-    distinct_items: Ints  # data set rows of parts.item[1:]
+    distinct_items: Ints  # data set rows of the items and of the queries that the step knows, from row 1 on
+    distinct_queries: Ints
     types: Tensor  # [1 + i] of the parts, as `model.nn.features` wants them
     behaviours: Ints  # places of the history in the data set's records
     sizes: list[tuple[int, int]]  # moments and candidates of each user
@@ -45,30 +45,20 @@ class Step:
         return [piece[:, :c] for piece, (_, c) in zip(pieces, self.sizes, strict=True)]
 
 
-def prepare(
-    backbone: Backbone,
-    dataset: Dataset,
-    vocabulary: Ints,
-    moments: Sequence[Moments],
-    id_dropout: float = 0.0,
-    rng: np.random.Generator | None = None,
-) -> Step:
-    """Encode what these users' histories and candidates mention. id_dropout: share of items shown without their id."""
+def gather(dataset: Dataset, moments: Sequence[Moments], history: int = 0) -> Step:
+    """What these users' histories and candidates mention. history: the newest behaviours that exist (0: all)."""
     starts = dataset.histories.offsets
     lengths = [int(m.prefix.max(initial=0)) for m in moments]
     at = np.concatenate([np.arange(starts[m.user], starts[m.user] + n) for m, n in zip(moments, lengths, strict=True)])
     begins = np.cumsum([0, *lengths[:-1]])
     begin = np.repeat(begins, [len(m.prefix) for m in moments])
     end = begin + np.concatenate([m.prefix for m in moments])
-    if backbone.history:
-        begin = np.maximum(begin, end - backbone.history)
+    if history:
+        begin = np.maximum(begin, end - history)
     items, queries = _stack([m.items for m in moments], 0), _stack([m.queries for m in moments], 0)
     item_rows, query_rows = _distinct(dataset.item_rows[at], items), _distinct(dataset.query_rows[at], queries)
-    inputs = dataset.item_inputs(item_rows, vocabulary)
-    if id_dropout and rng is not None:
-        inputs = inputs._replace(row=inputs.row * torch.from_numpy(rng.random(len(item_rows)) >= id_dropout))
     records = dataset.histories.records
-    history = History(
+    behaviours = History(
         _local(item_rows, dataset.item_rows[at]),
         _local(query_rows, dataset.query_rows[at]),
         torch.from_numpy(records["time"][at].astype(np.int64)),
@@ -79,12 +69,8 @@ def prepare(
         torch.from_numpy(end),
         torch.from_numpy(np.concatenate([m.now for m in moments])),
     )
-    parts = backbone.parts(inputs, torch.from_numpy(dataset.tokens[query_rows - 1]))
-    if backbone.search not in OWN:
-        parts = parts._replace(frozen=dataset.frozen(item_rows, query_rows))
     return Step(
-        parts,
-        history,
+        behaviours,
         seen,
         _local(item_rows, items),
         _local(query_rows, queries),
@@ -94,10 +80,30 @@ def prepare(
         torch.from_numpy(_stack([m.position for m in moments], -1)),
         torch.from_numpy(_stack([m.real for m in moments], False)),
         item_rows,
+        query_rows,
         torch.from_numpy(np.concatenate([np.zeros(1, np.int64), dataset.types[item_rows] + 1])),
         at,
         [m.items.shape for m in moments],
     )
+
+
+def encode(
+    backbone: Backbone,
+    dataset: Dataset,
+    vocabulary: Ints,
+    step: Step,
+    id_dropout: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> Parts:
+    """Encode all of it once. id_dropout: share of items shown without their id."""
+    inputs = dataset.item_inputs(step.distinct_items, vocabulary)
+    if id_dropout and rng is not None:
+        shown = torch.from_numpy(rng.random(len(step.distinct_items)) >= id_dropout)
+        inputs = inputs._replace(row=inputs.row * shown)
+    parts = backbone.parts(inputs, torch.from_numpy(dataset.tokens[step.distinct_queries - 1]))
+    if backbone.search not in OWN:
+        parts = parts._replace(frozen=dataset.frozen(step.distinct_items, step.distinct_queries))
+    return parts
 
 
 def _distinct(*rows: Ints) -> Ints:

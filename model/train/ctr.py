@@ -9,25 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from features.publish import path
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
 from model.nn.click import ClickModel, Evidence, restore
-from model.train import checkpoint
-from model.train.batch import Step, prepare
+from model.nn.inputs import Parts
+from model.train import checkpoint, wide
+from model.train.batch import Step, encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.examples import ClickExamples
 from model.train.loop import Losses, Resume, finished, fit, resume_file
 from model.train.moments import Moments
+from model.train.objective import objective
 from model.train.popularity import Popularity
 from model.train.psu import spec_of
 
 Ints = NDArray[np.int64]
 
 SAMPLE = 64
-"""Users whose examples tell how plain features vary."""
+"""Users whose examples tell how scalars vary."""
 SEARCHES = {"seminar": "topk", "din_full": "all", "din_recent": "recent"}
 """Methods that are this click model with another search: full-history DIN, last-50 DIN."""
 
@@ -52,7 +53,9 @@ def finetune(
     tune()
     config, begin = config or Config(), time.monotonic()
     dataset = dataset or load(home, windows.t2, config.model, history)
-    rows = vocabulary(dataset, windows.t2, config.train)
+    # Ids are those known at t1. At t2 an item that was new in between would have one because it was browsed, and what
+    # nobody browsed would have none: to have an id would mean to be a target.
+    rows = vocabulary(dataset, windows.t1, config.train)
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
     model = spec.click(config.train.dropout)
@@ -64,8 +67,11 @@ def finetune(
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
     run["history"] = history
     resume = Resume(resume_file(home, dataset, run))
-    standardise(model, dataset, rows, config.train, examples, windows.t2, seed)
-    step_losses = _losses(model, dataset, rows, config.train, examples, windows.t2)
+    popularity = Popularity(dataset, windows.t2)
+    if not resume.file.exists():  # a run that goes on has learned all that
+        standardise(model, dataset, rows, config.train, examples, popularity, seed)
+        wide.learn(model, dataset, examples, popularity, config.train, seed)
+    step_losses = _losses(model, dataset, rows, config.train, examples, popularity)
     losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, step_losses, resume)["total"]
     facts = {
         **run,
@@ -90,60 +96,57 @@ def logits(
     model: ClickModel, dataset: Dataset, rows: Ints, moments: Sequence[Moments], popularity: Popularity
 ) -> list[torch.Tensor]:
     """Log-odds [t, c] of each user's moments, without offsets of source and position."""
-    step = prepare(model.backbone, dataset, rows, moments)
-    return step.split(score(model, step, rows, popularity))
+    step = gather(dataset, moments, model.backbone.history)
+    return step.split(score(model, step, encode(model.backbone, dataset, rows, step), rows, popularity))
 
 
-def score(model: ClickModel, step: Step, rows: Ints, popularity: Popularity) -> torch.Tensor:
+def score(model: ClickModel, step: Step, parts: Parts, rows: Ints, popularity: Popularity) -> torch.Tensor:
     """Log-odds [t, c] of a step."""
     bias_rows = torch.from_numpy(rows[step.item_rows])
-    found: torch.Tensor = model.combine(_evidence(model, step, popularity), model.item_bias(bias_rows).squeeze(-1))
+    found: torch.Tensor = model.combine(_evidence(model, step, parts, popularity), model.item_bias(bias_rows).squeeze(-1))
     return found
 
 
-def _evidence(model: ClickModel, step: Step, popularity: Popularity) -> Evidence:
+def _evidence(model: ClickModel, step: Step, parts: Parts, popularity: Popularity) -> Evidence:
     known = popularity.features(step.item_rows, step.seen.now.numpy())
-    return model.evidence(step.items, step.queries, known, step.history, step.parts, step.seen, step.types)
+    return model.evidence(step.items, step.queries, known, step.history, parts, step.seen, step.types)
 
 
 def standardise(
-    model: ClickModel, dataset: Dataset, rows: Ints, train: TrainConfig, examples: ClickExamples, until: int, seed: int
+    model: ClickModel,
+    dataset: Dataset,
+    rows: Ints,
+    train: TrainConfig,
+    examples: ClickExamples,
+    popularity: Popularity,
+    seed: int,
 ) -> None:
-    """Tell the model how its plain features vary over examples of a few users."""
-    rng, popularity = np.random.default_rng((seed, 1)), Popularity(dataset, until)
+    """Tell the model how its scalars vary over examples of a few users."""
+    rng = np.random.default_rng((seed, 1))
     users = rng.choice(examples.users, min(SAMPLE, len(examples.users)), replace=False)
     with torch.no_grad():
         sample = []
         for start in range(0, len(users), train.users):
             moments = examples.draw(rng, users[start : start + train.users], train.targets)
-            step = prepare(model.backbone, dataset, rows, moments)
-            sample.append(_evidence(model, step, popularity).plain[step.real])
+            step = gather(dataset, moments, model.backbone.history)
+            parts = encode(model.backbone, dataset, rows, step)
+            sample.append(model.scalars(_evidence(model, step, parts, popularity))[step.real])
         model.standardise(torch.cat(sample))
 
 
 def _losses(
-    model: ClickModel, dataset: Dataset, rows: Ints, train: TrainConfig, examples: ClickExamples, until: int
+    model: ClickModel,
+    dataset: Dataset,
+    rows: Ints,
+    train: TrainConfig,
+    examples: ClickExamples,
+    popularity: Popularity,
 ) -> Losses:
-    popularity = Popularity(dataset, until)
-
     def losses(rng: np.random.Generator, users: Ints) -> dict[str, torch.Tensor]:
-        step = prepare(model.backbone, dataset, rows, examples.draw(rng, users, train.targets), train.ctr_id_dropout, rng)
-        scores = score(model, step, rows, popularity)
+        step = gather(dataset, examples.draw(rng, users, train.targets), model.backbone.history)
+        parts = encode(model.backbone, dataset, rows, step, train.ctr_id_dropout, rng)
+        scores = score(model, step, parts, rows, popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
-        pointwise = F.binary_cross_entropy_with_logits(scores[step.real], step.labels[step.real])
-        ranked = listwise(scores, step.labels, step.real)
-        return {"pointwise": pointwise, "listwise": ranked, "total": pointwise + train.listwise * ranked}
+        return objective(scores, step.labels, step.real, train.listwise)
 
     return losses
-
-
-def listwise(scores: torch.Tensor, labels: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Mean of - log softmax of the positives of each moment among its candidates, all [t, c]; 0 where there are none.
-
-    Beside the log loss of each candidate, which keeps rates calibrated, it ranks within a moment (JRC, arXiv 2208.06164).
-    """
-    shares = torch.log_softmax(scores.masked_fill(~real, -torch.inf), 1).masked_fill(~real, 0.0)
-    positives = labels * real
-    some = positives.sum(1) > 0
-    each = -(shares * positives).sum(1)[some] / positives.sum(1)[some]
-    return each.mean() if len(each) else scores.sum() * 0.0

@@ -33,9 +33,9 @@ TUNING: tuple[Settings, ...] = (
     {"train": {"lr": 1e-3}},
     {"train": {"lr": 4e-3}},
     {"train": {"table_lr": 2e-3}},
-    {"train": {"ctr_epochs": 6}},
-    {"train": {"dropout": 0.5}},
-    {"train": {"listwise": 1.0}},
+    {"train": {"ctr_epochs": 3}},
+    {"train": {"dropout": 0.2}},
+    {"train": {"listwise": 0.5}},
     {"train": {"ctr_id_dropout": 0.1}},
 )
 """The runs among which validation chooses, the same for every method; the first is the configuration as it is."""

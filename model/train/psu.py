@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
+from model.nn.inputs import Parts
 from model.nn.psu import PSU, alignment_loss, next_pair_loss, relevance_loss
 from model.nn.spec import Spec
 from model.train import checkpoint
-from model.train.batch import Step, prepare
+from model.train.batch import Step, encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.loop import Losses, Resume, finished, fit, resume_file
 from model.train.pairs import Pairs
@@ -108,13 +109,14 @@ def pretrain(
 
 def _losses(psu: PSU, dataset: Dataset, rows: Ints, train: TrainConfig, pairs: Pairs) -> Losses:
     def losses(rng: np.random.Generator, users: Ints) -> dict[str, torch.Tensor]:
-        step = prepare(psu.backbone, dataset, rows, pairs.draw(rng, users, train.psu_targets), train.id_dropout, rng)
-        scores = psu.score(step.items, step.queries, step.history, step.parts, step.seen)
+        step = gather(dataset, pairs.draw(rng, users, train.psu_targets), psu.backbone.history)
+        parts = encode(psu.backbone, dataset, rows, step, train.id_dropout, rng)
+        scores = psu.score(step.items, step.queries, step.history, parts, step.seen)
         log_q = torch.from_numpy(pairs.log_q[step.item_rows]).float()
         found = {
             "next_pair": next_pair_loss(scores, log_q, step.real),
             "alignment": _align(psu, dataset, rows, step, rng),
-            "relevance": _relate(dataset, step, rng),
+            "relevance": _relate(step, parts, rng),
         }
         weights = {"next_pair": train.next_pair, "alignment": train.alignment, "relevance": train.relevance}
         return {**found, "total": torch.stack([weights[name] * value for name, value in found.items()]).sum()}
@@ -130,9 +132,9 @@ def _align(psu: PSU, dataset: Dataset, rows: Ints, step: Step, rng: np.random.Ge
     return alignment_loss(vectors, present, titles.unsqueeze(0) == titles.unsqueeze(1))
 
 
-def _relate(dataset: Dataset, step: Step, rng: np.random.Generator) -> torch.Tensor:
+def _relate(step: Step, parts: Parts, rng: np.random.Generator) -> torch.Tensor:
     """Over behaviours of the step that had both an item and a query."""
     both = np.flatnonzero((step.history.item > 0).numpy() & (step.history.query > 0).numpy())
     some = torch.from_numpy(rng.choice(both, min(CONTRASTED, len(both)), replace=False) if len(both) else both)
     items, queries = step.history.item[some], step.history.query[some]
-    return relevance_loss(F.embedding(queries, step.parts.query), F.embedding(items, step.parts.item), queries, items)
+    return relevance_loss(F.embedding(queries, parts.query), F.embedding(items, parts.item), queries, items)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.nn.click import ClickModel, evidence
+from model.nn.click import ClickModel, Evidence
 from model.nn.features import CONTEXT, COUNTERS, POPULARITY
 from model.nn.folded import Attended
 from model.nn.head import Head
@@ -38,8 +38,8 @@ def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool) -
     found = Head(model)(*attended, item, query, asked, *plain, bias)
     interests = (Interest(*(torch.from_numpy(x)[None] for x in some)) for some in attended)
     given = [torch.from_numpy(x)[None] for x in (item, np.repeat(query, count, 0))]
-    counted, popularity, about = (torch.from_numpy(x) for x in plain)
-    everything = evidence(*interests, *given, torch.full((1, count), float(asked)), counted[None], popularity[None], about)
+    same = np.broadcast_to(np.append(plain[2], np.float32(asked)), (count, CONTEXT + 1))
+    everything = Evidence(*interests, *given, torch.from_numpy(np.concatenate([*plain[:2], same], 1))[None])
     with torch.no_grad():
         expected = model.combine(everything, torch.from_numpy(bias)[None])[0].numpy()
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)

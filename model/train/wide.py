@@ -1,0 +1,110 @@
+"""The wide head first, alone, on plain features: no item is encoded and nothing attended to, so it sees many times more
+examples in the same time than the whole model does; what counters say is learned before anything else is.
+
+Letters: x candidates of m moments.
+"""
+
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import TrainConfig
+from model.nn.click import ClickModel
+from model.nn.features import plain
+from model.train.batch import gather
+from model.train.dataset import Dataset
+from model.train.examples import ClickExamples
+from model.train.objective import objective
+from model.train.popularity import Popularity
+
+log = logging.getLogger(__name__)
+Ints = NDArray[np.int64]
+MOMENTS = 64
+"""Of a user and draw."""
+DRAWS, MOST = 3, 60_000
+"""At most so many draws, with negatives of their own, and moments in all: a head of its size learns no more from more."""
+BATCH = 64
+LR = 4e-3
+
+
+class Sample(NamedTuple):
+    """Plain features [x, 30], labels and positions [x] of moments, one after the other; their sizes and sources [m]."""
+
+    plain: Tensor
+    labels: Tensor
+    position: Tensor
+    sizes: Ints
+    source: Tensor
+
+
+def learn(
+    model: ClickModel, dataset: Dataset, examples: ClickExamples, popularity: Popularity, settings: TrainConfig, seed: int
+) -> None:
+    """Train the wide head of a model on a sample of examples, for `wide_epochs` (0: not at all)."""
+    if not settings.wide_epochs:
+        return
+    rng = np.random.default_rng((seed, 2))
+    found = sample(dataset, examples, popularity, rng, settings.users, model.backbone.history)
+    losses = train(model, found, settings.wide_epochs, settings.listwise, rng)
+    log.info("wide head: %d moments, losses %s", len(found.sizes), losses)
+
+
+def sample(
+    dataset: Dataset,
+    examples: ClickExamples,
+    popularity: Popularity,
+    rng: np.random.Generator,
+    together: int,
+    history: int = 0,
+) -> Sample:
+    """Moments of all users, or of as many as may be. together: users gathered at once; history: as `gather` has it."""
+    rows: list[tuple[Tensor, ...]] = []
+    found = 0
+    for _ in range(DRAWS):
+        users = rng.permutation(examples.users)
+        for start in range(0, len(users), together):
+            if found >= MOST:
+                break
+            step = gather(dataset, examples.draw(rng, users[start : start + together], MOMENTS), history)
+            known = popularity.features(step.item_rows, step.seen.now.numpy())
+            x = plain(step.items, step.queries, known, step.history, step.seen, step.types)
+            rows.append((x[step.real], step.labels[step.real], step.position[step.real], step.real.sum(1), step.source))
+            found += len(step.source)
+    x, labels, position, sizes, source = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Sample(x, labels, position, sizes.numpy(), source)
+
+
+def train(model: ClickModel, found: Sample, epochs: int, listwise: float, rng: np.random.Generator) -> list[float]:
+    """Fit the wide head and the offsets of source and position to a sample; returns the mean loss of each epoch."""
+    weights = [*model.wide.parameters(), model.source, model.position]
+    batches = max(1, len(found.sizes) // BATCH)
+    optimiser = torch.optim.AdamW(weights, LR, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=epochs * batches + 1, pct_start=0.05)
+    starts = np.cumsum(found.sizes) - found.sizes
+    means = []
+    for _ in range(epochs):
+        total = 0.0
+        for some in np.array_split(rng.permutation(len(found.sizes)), batches):
+            loss = _loss(model, found, some, starts, listwise)
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        means.append(round(total / batches, 4))
+    return means
+
+
+def _loss(model: ClickModel, found: Sample, some: Ints, starts: Ints, weight: float) -> Tensor:
+    """Of some moments [b]: the log loss, and the ranking within each, as the whole model's."""
+    sizes = found.sizes[some]
+    widest = np.arange(sizes.max(initial=1))
+    real = torch.from_numpy(widest < sizes[:, None])
+    at = torch.from_numpy(np.where(widest < sizes[:, None], starts[some, None] + widest, 0))
+    scores = model.known(found.plain[at])
+    shown = model.offset(found.source[some].unsqueeze(1).expand_as(scores), found.position[at])
+    return objective(scores + shown, found.labels[at], real, weight)["total"]

@@ -1,0 +1,78 @@
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import Config
+from model.nn.click import ClickModel
+from model.train import checkpoint, ctr, wide
+from model.train.batch import encode, gather
+from model.train.dataset import Dataset, load, vocabulary
+from model.train.examples import ClickExamples
+from model.train.popularity import Popularity
+from model.train.psu import spec_of
+from tests.model.conftest import CONFIG, Trained
+
+
+class Setting(NamedTuple):
+    dataset: Dataset
+    examples: ClickExamples
+    popularity: Popularity
+    model: ClickModel
+
+
+@pytest.fixture
+def setting(trained: Trained) -> Setting:
+    dataset = load(trained.home, trained.windows.t2, CONFIG.model)
+    examples = ClickExamples(trained.home, dataset, trained.windows.t1, trained.windows.t2, CONFIG.train.negatives)
+    popularity = Popularity(dataset, trained.windows.t2)
+    torch.manual_seed(0)
+    rows = vocabulary(dataset, trained.windows.t1, CONFIG.train)
+    model = spec_of(CONFIG, dataset, int(rows.max())).click().eval()
+    ctr.standardise(model, dataset, rows, CONFIG.train, examples, popularity, 0)
+    return Setting(dataset, examples, popularity, model)
+
+
+def test_it_learns_from_a_sample_and_changes_nothing_else(setting: Setting) -> None:
+    model, before = setting.model, copy.deepcopy(setting.model.state_dict())
+    rng = np.random.default_rng(0)
+    found = wide.sample(setting.dataset, setting.examples, setting.popularity, rng, 2)
+    assert found.sizes.sum() == len(found.plain) == len(found.labels) == len(found.position)
+    losses = wide.train(model, found, 4, 0.5, rng)
+    assert losses[-1] < losses[0] - 0.1
+    changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed <= {"wide", "source", "position"}
+    assert "wide" in changed
+
+
+def test_what_it_learned_is_what_the_whole_model_says_at_first(setting: Setting, trained: Trained) -> None:
+    dataset, examples, popularity, model = setting
+    wide.learn(model, dataset, examples, popularity, CONFIG.train, 0)
+    users = examples.users[:3]
+    step = gather(dataset, examples.draw(np.random.default_rng(1), users, 4))
+    rows = vocabulary(dataset, trained.windows.t1, CONFIG.train)
+    with torch.no_grad():
+        whole = ctr.score(model, step, encode(model.backbone, dataset, rows, step), rows, popularity)
+        known = popularity.features(step.item_rows, step.seen.now.numpy())
+        alone = model.known(wide.plain(step.items, step.queries, known, step.history, step.seen, step.types))
+    assert torch.allclose(whole[step.real], alone[step.real], atol=1e-6)
+
+
+def test_it_can_be_left_out(setting: Setting) -> None:
+    before = copy.deepcopy(setting.model.state_dict())
+    off = Config.load({"train": {"wide_epochs": 0}}).train
+    wide.learn(setting.model, setting.dataset, setting.examples, setting.popularity, off, 0)
+    assert all(torch.equal(value, before[name]) for name, value in setting.model.state_dict().items())
+
+
+def test_an_item_has_an_id_by_what_was_known_before_fine_tuning_alone(trained: Trained) -> None:
+    """To have an id must not tell that an item was browsed in the very window that is learned from."""
+    saved = checkpoint.read(trained.home / "checkpoints" / trained.tuned["checkpoint"].rsplit("/", 1)[1])
+    dataset = load(trained.home, trained.windows.t2, trained.config.model)
+    counts = dataset.counts(trained.windows.t1)[1:]
+    known = dataset.item_ids[counts >= trained.config.train.min_count]
+    assert np.array_equal(np.sort(saved.ids), np.sort(known))
+    later = dataset.counts(trained.windows.t2)[1:]
+    assert ((later >= trained.config.train.min_count) & (counts < trained.config.train.min_count)).any()
