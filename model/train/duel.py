@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from features.errors import SeminarError
 from model.compute import tune
 from model.config import Config, Windows
 from model.train import metrics
@@ -49,7 +50,11 @@ def duel(
     most = config.train.eval_targets
     lists = later(dataset, windows.t3, windows.end, most, "recommendation", seed)
     impressions = shown(home, dataset, windows.t3, windows.end, most)
-    scorers = [of_checkpoint(folder, dataset, windows.t3) for folder in (mine, theirs)]
+    own = of_checkpoint(mine, dataset, windows.t3)
+    try:
+        scorers = [own, of_checkpoint(theirs, dataset, windows.t3)]
+    except SeminarError as error:  # from before the model changed
+        return result | {"reason": f"{champion}: {error}"}
     return result | {"gauc": _paired(scorers, lists), "impressions": _paired(scorers, impressions)}
 
 

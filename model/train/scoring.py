@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.errors import SeminarError
 from model.nn.click import ClickModel
 from model.nn.inputs import Parts
 from model.search.codebooks import fit
@@ -79,7 +80,11 @@ def of_checkpoint(folder: Path, dataset: Dataset, before: int, search: str = "")
     """
     found = checkpoint.read(folder)
     model = found.spec.click()
-    model.load_state_dict(found.weights)
+    try:
+        model.load_state_dict(found.weights)
+    except RuntimeError:
+        wrong = "is of another version of the click model"
+        raise SeminarError("checkpoint", folder.name, wrong, "fine-tune again") from None
     vocabulary = found.vocabulary(dataset)
     if search == "pq":
         model.backbone.quantised = quantised(model.eval(), dataset, vocabulary, before)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
 from features.publish import SUMS, checksums, current, path
+from model.train.checkpoint import WEIGHTS
 from model.train.duel import duel
 from model.train.gate import Limits, gate
 from model.train.release import promote, rollback
@@ -101,10 +103,10 @@ def test_the_gate_names_what_is_missed(shop: Path) -> None:
     assert failed(gate(shop, bundle="v000001", limits=Limits(**LOOSE), smoke=slow)) == ["latency_ms"]
 
 
-def rewrite(folder: Path, **metrics: Any) -> None:
-    """Publish other figures under the name of a bundle."""
+def rewrite(folder: Path, table: str = "metrics", **values: Any) -> None:
+    """Publish other figures, or facts of another table of the manifest, under the name of a bundle."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["metrics"] |= metrics
+    manifest[table] |= values
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in checksums(folder).items()))
 
@@ -161,3 +163,17 @@ def test_a_bundle_ties_with_itself(trained: Trained) -> None:
     for comparison in (found["gauc"], found["impressions"]):
         assert (comparison["difference"], comparison["lo"], comparison["hi"]) == (0, 0, 0)
         assert comparison["champion"] > 0.5
+
+
+def test_a_champion_from_before_the_model_changed_is_no_match(trained: Trained, tmp_path: Path) -> None:
+    home, former = tmp_path / "var", f"{trained.bundle[:-1]}9"
+    shutil.copytree(trained.home, home)
+    old = home / "checkpoints" / "old"
+    shutil.copytree(trained.tuned["checkpoint"], old)
+    weights = load_file(old / WEIGHTS)
+    save_file({**weights, "wide.0.weight": weights["wide.0.weight"][:, 1:].contiguous()}, old / WEIGHTS)
+    bundle = shutil.copytree(home / "bundles" / trained.bundle, home / "bundles" / former)
+    rewrite(bundle, "lineage", checkpoint="old")
+    found = duel(home, challenger=trained.bundle, champion=former, windows=trained.windows, config=trained.config)
+    assert found["gauc"] is None
+    assert "another version of the click model" in found["reason"]
