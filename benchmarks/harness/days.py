@@ -29,6 +29,8 @@ encoder = "hashing"
 
 [train]
 psu_epochs = 1
+psu_targets = 8
+targets = 32
 lr = 0.01
 table_lr = 0.03
 """

@@ -14,7 +14,15 @@ from tests.dags import history as synthetic
 CONFIG = Config.load(
     {
         "model": {"dim": 32, "heads": 2, "retrieved": 8, "recent": 8, "encoder": "hashing"},
-        "train": {"psu_epochs": 1, "ctr_epochs": 2, "eval_targets": 60, "lr": 0.01, "table_lr": 0.03},
+        "train": {
+            "psu_epochs": 1,
+            "psu_targets": 8,
+            "ctr_epochs": 2,
+            "targets": 32,
+            "eval_targets": 60,
+            "lr": 0.01,
+            "table_lr": 0.03,
+        },
     }
 )
 

@@ -25,7 +25,7 @@ WINDOWS = Windows.from_dates(history.WINDOWS)
 CONFIG = Config.load(
     {
         "model": {"dim": 16, "heads": 2, "retrieved": 8, "recent": 8, "encoder": "hashing"},
-        "train": {"psu_epochs": 1, "ctr_epochs": 1, "lr": 0.01, "table_lr": 0.03},
+        "train": {"psu_epochs": 1, "psu_targets": 8, "ctr_epochs": 1, "targets": 32, "lr": 0.01, "table_lr": 0.03},
     }
 )
 BUDGET = Budget(seeds=2, users=10, targets=60, tuning=2, tuning_targets=40)
