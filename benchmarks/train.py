@@ -72,7 +72,7 @@ class Bench:
         """A new one, always the same."""
         torch.manual_seed(0)
         model = psu.spec_of(self.config, self.dataset, int(self.rows.max())).click()
-        ctr.standardise(model, self.dataset, self.rows, self.config.train, self.examples, self.popularity, 0)
+        ctr.standardise(model, ctr.Task(self.dataset, self.rows, self.examples, self.popularity, self.config.train), 0)
         for weight in model.head.parameters():  # the last are zero at first: what attention found would not count
             torch.nn.init.normal_(weight, std=0.1)
         return model

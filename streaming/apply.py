@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from features import history
 from features.barrier import writing
@@ -31,6 +31,9 @@ class DeadLetters(Protocol):
         """Returns when they are safe; raises when they are not."""
 
 
+Number = TypeVar("Number", int, float)
+
+
 @dataclass
 class Applied:
     """What a batch (or a sum of batches) came to; seconds by step."""
@@ -46,12 +49,16 @@ class Applied:
         return sum(self.counts.values())
 
     def __iadd__(self, other: "Applied") -> "Applied":
-        for mine, theirs in ((self.counts, other.counts), (self.seconds, other.seconds)):
-            for name, value in theirs.items():
-                mine[name] = mine.get(name, 0) + value  # type: ignore[assignment]
+        _add(self.counts, other.counts)
+        _add(self.seconds, other.seconds)
         self.rejected += other.rejected
         self.forgotten += other.forgotten
         return self
+
+
+def _add(mine: dict[str, Number], theirs: dict[str, Number]) -> None:
+    for name, value in theirs.items():
+        mine[name] = mine.get(name, 0) + value
 
 
 class Applier:

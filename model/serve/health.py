@@ -6,6 +6,7 @@ Letters: n entities, s bytes of a code.
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def look(home: Path, more: dict[str, Callable[[], Any]]) -> Facts:
         **more,
     }
     found = {name: _guarded(section) for name, section in sections.items()}
-    return found | {"reports": {name: _guarded(lambda name=name: reports.load(home, name)) for name in REPORTS}}  # type: ignore[misc]
+    return found | {"reports": {name: _guarded(partial(reports.load, home, name)) for name in REPORTS}}
 
 
 def _guarded(section: Callable[[], Any]) -> Any:

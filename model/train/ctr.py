@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ SAMPLE = 64
 """Users whose examples tell how scalars vary."""
 SEARCHES = {"seminar": "topk", "din_full": "all", "din_recent": "recent"}
 """Methods that are this click model with another search: full-history DIN, last-50 DIN."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a click model learns from: id-table rows [n + 1] of the data set's items, examples, popularity as it was."""
+
+    dataset: Dataset
+    rows: Ints
+    examples: ClickExamples
+    popularity: Popularity
+    settings: TrainConfig
 
 
 def finetune(
@@ -67,12 +79,11 @@ def finetune(
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
     run["history"] = history
     resume = Resume(resume_file(home, dataset, run))
-    popularity = Popularity(dataset, windows.t2)
+    task = Task(dataset, rows, examples, Popularity(dataset, windows.t2), config.train)
     if not resume.file.exists():  # a run that goes on has learned all that
-        standardise(model, dataset, rows, config.train, examples, popularity, seed)
-        wide.learn(model, dataset, examples, popularity, config.train, seed)
-    step_losses = _losses(model, dataset, rows, config.train, examples, popularity)
-    losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, step_losses, resume)["total"]
+        standardise(model, task, seed)
+        wide.learn(model, dataset, examples, task.popularity, config.train, seed)
+    losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, _losses(model, task), resume)["total"]
     facts = {
         **run,
         "encoder": dataset.encoder,
@@ -112,41 +123,26 @@ def _evidence(model: ClickModel, step: Step, parts: Parts, popularity: Popularit
     return model.evidence(step.items, step.queries, known, step.history, parts, step.seen, step.types)
 
 
-def standardise(
-    model: ClickModel,
-    dataset: Dataset,
-    rows: Ints,
-    train: TrainConfig,
-    examples: ClickExamples,
-    popularity: Popularity,
-    seed: int,
-) -> None:
+def standardise(model: ClickModel, task: Task, seed: int) -> None:
     """Tell the model how its scalars vary over examples of a few users."""
     rng = np.random.default_rng((seed, 1))
-    users = rng.choice(examples.users, min(SAMPLE, len(examples.users)), replace=False)
+    users = rng.choice(task.examples.users, min(SAMPLE, len(task.examples.users)), replace=False)
     with torch.no_grad():
         sample = []
-        for start in range(0, len(users), train.users):
-            moments = examples.draw(rng, users[start : start + train.users], train.targets)
-            step = gather(dataset, moments, model.backbone.history)
-            parts = encode(model.backbone, dataset, rows, step)
-            sample.append(model.scalars(_evidence(model, step, parts, popularity))[step.real])
+        for start in range(0, len(users), task.settings.users):
+            moments = task.examples.draw(rng, users[start : start + task.settings.users], task.settings.targets)
+            step = gather(task.dataset, moments, model.backbone.history)
+            parts = encode(model.backbone, task.dataset, task.rows, step)
+            sample.append(model.scalars(_evidence(model, step, parts, task.popularity))[step.real])
         model.standardise(torch.cat(sample))
 
 
-def _losses(
-    model: ClickModel,
-    dataset: Dataset,
-    rows: Ints,
-    train: TrainConfig,
-    examples: ClickExamples,
-    popularity: Popularity,
-) -> Losses:
+def _losses(model: ClickModel, task: Task) -> Losses:
     def losses(rng: np.random.Generator, users: Ints) -> dict[str, torch.Tensor]:
-        step = gather(dataset, examples.draw(rng, users, train.targets), model.backbone.history)
-        parts = encode(model.backbone, dataset, rows, step, train.ctr_id_dropout, rng)
-        scores = score(model, step, parts, rows, popularity)
+        step = gather(task.dataset, task.examples.draw(rng, users, task.settings.targets), model.backbone.history)
+        parts = encode(model.backbone, task.dataset, task.rows, step, task.settings.ctr_id_dropout, rng)
+        scores = score(model, step, parts, task.rows, task.popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
-        return objective(scores, step.labels, step.real, train.listwise)
+        return objective(scores, step.labels, step.real, task.settings.listwise)
 
     return losses

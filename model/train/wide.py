@@ -15,7 +15,7 @@ from torch import Tensor
 from model.config import TrainConfig
 from model.nn.click import ClickModel
 from model.nn.features import plain
-from model.train.batch import gather
+from model.train.batch import Step, gather
 from model.train.dataset import Dataset
 from model.train.examples import ClickExamples
 from model.train.objective import objective
@@ -70,12 +70,24 @@ def sample(
             if found >= MOST:
                 break
             step = gather(dataset, examples.draw(rng, users[start : start + together], MOMENTS), history)
-            known = popularity.features(step.item_rows, step.seen.now.numpy())
-            x = plain(step.items, step.queries, known, step.history, step.seen, step.types)
-            rows.append((x[step.real], step.labels[step.real], step.position[step.real], step.real.sum(1), step.source))
+            rows.append(
+                (
+                    described(step, popularity)[step.real],
+                    step.labels[step.real],
+                    step.position[step.real],
+                    step.real.sum(1),
+                    step.source,
+                )
+            )
             found += len(step.source)
     x, labels, position, sizes, source = (torch.cat(column) for column in zip(*rows, strict=True))
     return Sample(x, labels, position, sizes.numpy(), source)
+
+
+def described(step: Step, popularity: Popularity) -> Tensor:
+    """Plain features [t, c, 30] of a step."""
+    known = popularity.features(step.item_rows, step.seen.now.numpy())
+    return plain(step.items, step.queries, known, step.history, step.seen, step.types)
 
 
 def train(model: ClickModel, found: Sample, epochs: int, listwise: float, rng: np.random.Generator) -> list[float]:

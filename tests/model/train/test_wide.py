@@ -33,7 +33,7 @@ def setting(trained: Trained) -> Setting:
     torch.manual_seed(0)
     rows = vocabulary(dataset, trained.windows.t1, CONFIG.train)
     model = spec_of(CONFIG, dataset, int(rows.max())).click().eval()
-    ctr.standardise(model, dataset, rows, CONFIG.train, examples, popularity, 0)
+    ctr.standardise(model, ctr.Task(dataset, rows, examples, popularity, CONFIG.train), 0)
     return Setting(dataset, examples, popularity, model)
 
 
@@ -57,8 +57,7 @@ def test_what_it_learned_is_what_the_whole_model_says_at_first(setting: Setting,
     rows = vocabulary(dataset, trained.windows.t1, CONFIG.train)
     with torch.no_grad():
         whole = ctr.score(model, step, encode(model.backbone, dataset, rows, step), rows, popularity)
-        known = popularity.features(step.item_rows, step.seen.now.numpy())
-        alone = model.known(wide.plain(step.items, step.queries, known, step.history, step.seen, step.types))
+        alone = model.known(wide.described(step, popularity))
     assert torch.allclose(whole[step.real], alone[step.real], atol=1e-6)
 
 
