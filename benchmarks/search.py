@@ -7,7 +7,7 @@ rerank are inside the clock; only `ours_cached` keeps a user's grouped history. 
 `hard` are 200,000 items around 300 Gaussian centres with noise of 0.7 and unit norm, a uniform history; `trained` are a
 bundle's, with real histories put one after another and timed anew (needs SEMINAR_HOME with a bundle). A hit scores the
 100th best - 1e-6 at least. Milliseconds of processor time of the one thread (other work of the machine does not count),
-medians of interleaved rounds, and ratios of these.
+medians of interleaved rounds in random order, caches emptied before each, and ratios of these.
 """
 
 import argparse
@@ -37,6 +37,8 @@ from model.search.keys import Floats
 
 LENGTHS, CANDIDATES, DIMS = (1_000, 10_000, 100_000), (1, 100, 500), (64, 256)
 EXACT = ("exact fp32", "exact, repeats once", "exact, repeats once (numpy)")
+CACHES = 96 << 20  # bytes that take the place of whatever the caches held
+SHORT = 1_000_000  # scores up to which there are three times as many rounds
 SLOW = dict.fromkeys(("faiss PQ", "int8 GEMM", "pq of ours", "ETA hashes"), 2e6)  # scores above which one round is enough
 
 
@@ -113,13 +115,16 @@ def _measure(world: World, history: Records, folded: Floats, rounds: int, only: 
         places, _ = way(history, folded)
         hits = np.take_along_axis(truth, places.astype(np.int64), 1) >= least[:, None]
         recall[name] = float(hits.sum() / K / len(folded))
-    for turn in range(rounds):
-        order = list(named.items())
-        for name, way in order[turn % len(order) :] + order[: turn % len(order)]:  # nobody always finds the same caches
-            if turn >= 1 and len(history) * len(folded) > SLOW.get(name, np.inf):
+    rng, caches = np.random.default_rng(0), np.zeros(CACHES // 8)
+    order, work = list(named), len(history) * len(folded)
+    for turn in range(rounds if work > SHORT else 3 * rounds):
+        rng.shuffle(order)
+        for name in order:
+            if turn >= 1 and work > SLOW.get(name, np.inf):
                 continue
+            caches += 1  # a request finds nothing of its user in the caches, whichever way came before
             begin = time.thread_time()
-            way(history, folded)
+            named[name](history, folded)
             seconds[name].append(time.thread_time() - begin)
     middle = {name: float(np.median(took)) for name, took in seconds.items()}
     fastest = min(middle[name] for name in EXACT if name in middle)

@@ -4,7 +4,7 @@ Letters: l behaviours, t candidates, n items, d width, k retrieved. A way return
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import faiss
@@ -62,7 +62,10 @@ def hard(d: int, n: int = 200_000, seed: int = 0) -> World:
     books = fit(parts[1:], none, min(62, d // 4 if d < 256 else 32), 4, seed)
     gap_bias = (0.05 / np.sqrt(d) * rng.standard_normal(24)).astype(np.float32)
     items, queries = table(ids, books.code_items(parts)), table(np.empty(0, np.uint64), books.code_queries(none))
-    return World(items, queries, books, gap_bias, np.zeros(4, np.float32))
+    world = World(items, queries, books, gap_bias, np.zeros(4, np.float32))
+    asked, past = items.parts[rng.integers(1, len(items.parts), 200)], hard_history(world, min(n, 10_000), seed + 1)
+    coarse = cells.calibrate(books.coarse, asked, world.keys(past), K)  # as for a bundle
+    return replace(world, books=replace(books, coarse=coarse))
 
 
 def table(ids: NDArray[np.uint64], coded: Coded) -> Table:

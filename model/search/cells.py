@@ -19,7 +19,7 @@ from model.search.kernel import Best
 from model.search.keys import Floats, Keys, Rows
 from model.search.units import Places, Units, units
 
-LOSSES = (0.015, 0.007, 0.003, 0.001, 3e-4, 1e-4, 3e-5)
+LOSSES = (0.03, 0.02, 0.015, 0.007, 0.003, 0.001, 3e-4, 1e-4, 3e-5)
 """Expected losses that are tried."""
 WANTED = 0.985
 AMPLE = 2
@@ -29,7 +29,7 @@ _BINS, _STEP = 96, 0.25  # of the expected distribution of scores, in standard d
 
 @dataclass(frozen=True)
 class Plan:
-    """means [t, c]: expected scores; floor [t]: cells below it are left out; least [t]: a score that about AMPLE k
+    """means [c, t]: expected scores; floor [t]: cells below it are left out; least [t]: a score that about AMPLE k
     behaviours exceed; work: scores that remain, as a share of all."""
 
     means: Floats
@@ -47,13 +47,17 @@ def plan(folded: Floats, units: Units, coarse: Coarse, k: int, search: Floats, q
     of_cell = np.repeat(np.arange(count), np.diff(starts[units.cell_starts]))
     lift = np.bincount(of_cell, bias[:split], count).astype(np.float32) / np.maximum(held, 1)
     spread = float(bias[:split].var()) if split else 0.0
-    # What queries add to a cell's behaviours, which tend to have queries of its kind, and how much that varies within cells.
-    asked = _pool(units.query_parts, column[:split], starts[units.cell_starts]) / np.maximum(held, 1)[:, None]
-    added = folded @ asked.T
-    often = np.bincount(column[:split], minlength=queries.shape[1]).astype(np.float32)
-    spread = spread + ((queries**2) @ often - added**2 @ held) / max(1, split)
-    sigma = np.sqrt(np.maximum(np.einsum("td,td->t", folded @ coarse.covariance, folded) + spread, 1e-12)).astype(np.float32)
-    means = (folded @ coarse.centroids.T + lift + added).astype(np.float32)
+    if len(units.queries) > 1:
+        # What queries add to a cell's behaviours, which tend to have queries of its kind; how much that varies within cells.
+        added = folded @ (_pool(units.query_parts, column[:split], starts[units.cell_starts]) / held.clip(min=1)[:, None]).T
+        often = np.bincount(column[:split], minlength=queries.shape[1]).astype(np.float32)
+        spread = spread + ((queries**2) @ often - added**2 @ held) / max(1, split)
+    else:
+        added = queries[:, -1:]  # the same everywhere
+    sigma = np.sqrt(np.maximum(((folded @ coarse.covariance) * folded).sum(1) + spread, 1e-12)).astype(np.float32)
+    means = coarse.centroids @ folded.T
+    means += lift[:, None]
+    means += added.T
     beside = np.diff(starts[items:]).astype(np.float32)
     floor, least, work = _floors(means, held, search, beside, sigma, k, coarse.loss, np.diff(units.cell_starts), _NORMAL)
     return Plan(means, floor, least, work / max(1, items * len(folded)))
@@ -105,8 +109,8 @@ def _pool(parts: Floats, column: Rows, bounds: Places) -> Floats:
     out = np.zeros((len(bounds) - 1, parts.shape[1]), np.float32)
     for cell in range(len(out)):
         for e in range(bounds[cell], bounds[cell + 1]):
-            if column[e]:
-                out[cell] += parts[column[e]]
+            for x in range(parts.shape[1]):  # row 0 is zeros
+                out[cell, x] += parts[column[e], x]
     return out
 
 
@@ -138,30 +142,32 @@ def _floors(
     sizes: NDArray[np.int64],
     normal: Floats,
 ) -> tuple[Floats, Floats, int]:
-    """A floor [t] to the means [t, c] of cells that hold `held` [c] behaviours, and how many scores lie above the floors.
+    """A floor [t] to the means [c, t] of cells that hold `held` [c] behaviours, and how many scores lie above the floors.
 
     The distribution of all scores is that of the means, in bins, widened by sigma [t].
     """
-    targets, cells = means.shape
-    floor, least = np.empty(targets, np.float32), np.empty(targets, np.float32)
-    work = 0
-    counts = np.empty(_BINS, np.float32)
+    cells, targets = means.shape
+    floor, least, top = np.empty(targets, np.float32), np.empty(targets, np.float32), np.empty(targets, np.float32)
+    top[:] = -np.inf
+    for j in range(cells):
+        if held[j] > 0:
+            for t in range(targets):
+                top[t] = max(top[t], means[j, t])
     for t in range(targets):
-        top = np.float32(-np.inf)
-        for j in range(cells):
-            if held[j] > 0:
-                top = max(top, means[t, j])
         for j in range(len(beside)):
-            top = max(top, search[t, j])
-        per = 1 / (sigma[t] * np.float32(_STEP))
-        counts[:] = 0
-        for j in range(cells):
-            if held[j] > 0:
-                counts[int(min((top - means[t, j]) * per, np.float32(_BINS - 1)))] += held[j]
+            top[t] = max(top[t], search[t, j])
+    per = 1 / (sigma * np.float32(_STEP))
+    bins = np.zeros((targets, _BINS), np.float32)
+    for j in range(cells):
+        if held[j] > 0:
+            for t in range(targets):
+                bins[t, int(min((top[t] - means[j, t]) * per[t], np.float32(_BINS - 1)))] += held[j]
+    for t in range(targets):
+        counts = bins[t]
         for j in range(len(beside)):
-            counts[int(min((top - search[t, j]) * per, np.float32(_BINS - 1)))] += beside[j]
+            counts[int(min((top[t] - search[t, j]) * per[t], np.float32(_BINS - 1)))] += beside[j]
         at = _quantile(counts, k, normal)
-        least[t] = top + (_BINS // 2 - _quantile(counts, AMPLE * k, normal)) / per
+        least[t] = top[t] + (_BINS // 2 - _quantile(counts, AMPLE * k, normal)) / per[t]
         last, lost = _BINS - 1, np.float32(0)
         while last > 0:
             lost += counts[last] * normal[at - _BINS // 2 - last + 2 * _BINS]
@@ -172,8 +178,11 @@ def _floors(
         while kept < k and last < _BINS - 1:
             last += 1
             kept += counts[last]
-        floor[t] = top - (last + 1) / per if last < _BINS - 1 else -np.inf
-        for j in range(cells):
-            if means[t, j] >= floor[t]:
-                work += sizes[j]
+        floor[t] = top[t] - (last + 1) / per[t] if last < _BINS - 1 else -np.inf
+    work = 0
+    for j in range(cells):
+        wanted = 0
+        for t in range(targets):
+            wanted += means[j, t] >= floor[t]
+        work += wanted * sizes[j]
     return floor, least, work

@@ -89,10 +89,10 @@ class Best:
             compiled.offer_all(ctypes.byref(self._state), _at(own), _long(len(own)), _long(first), _long(own.shape[1]))
 
     def scan(self, folded: Floats, units: Units, means: Floats, floor: Floats) -> None:
-        """Score and offer, for folded queries [t, d], the units of cells whose mean [t, c] is not below the floor [t]."""
+        """Score and offer, for folded queries [t, d], the units of cells whose mean [c, t] is not below the floor [t]."""
         items: Parts = units.keys.items
         table, more = items.table.parts, items.table.parts[:0] if items.more is None else items.more.parts
-        folded, means, floor = (np.ascontiguousarray(a, np.float32) for a in (folded, means.T, floor))
+        folded, means, floor = (np.ascontiguousarray(a, np.float32) for a in (folded, means, floor))
         compiled = library()
         if compiled is None:
             portable.scan(
