@@ -78,7 +78,7 @@ class Served:
         self.seconds: list[float] = []
 
     def __call__(self, moments: list[Moments]) -> list[Floats]:
-        """Rates [t, c] of moments; padding has 0."""
+        """Scores [t, c] of moments; padding has 0."""
         return [np.stack([self._one(m, at) for at in range(len(m.prefix))]) for m in moments]
 
     def _one(self, m: Moments, at: int) -> Floats:
@@ -90,7 +90,7 @@ class Served:
         self.seconds.append(time.thread_time() - begin)
         self.lengths.append(len(records))
         out = np.zeros(len(real))
-        out[real] = np.where(found.known, found.rates, 0.0)
+        out[real] = np.where(found.known, found.scores, -100.0)
         return out
 
 
@@ -106,7 +106,7 @@ def compare(scoring: Scoring, dataset: Dataset, lists: Lists, past: Past) -> lis
         row = {"method": method, "gauc": gauc.interval()[0], "ndcg10": ndcg.interval()[0]}
         for name, mine, theirs in (("gauc", gauc, exact[1]), ("ndcg10", ndcg, exact[2])):
             row[f"diff_{name}"], row[f"diff_{name}_lo"], row[f"diff_{name}_hi"] = mine.minus(theirs)
-        row["max_rate_difference"] = float(np.abs(found.score - exact[0].score).max())
+        row["max_score_difference"] = float(np.abs(found.score - exact[0].score).max())
         row["same10"] = same(found, exact[0])
         rows.append({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
         rows[-1] |= {"ms": round(1000 * float(np.median(served.seconds)), 2), "events": int(np.median(served.lengths))}

@@ -32,7 +32,7 @@ from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 VOCABULARY, TYPES = "vocabulary.npy", "types.npz"
 FEATURE_SERVICE = "ctr_v1"

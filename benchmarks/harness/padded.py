@@ -59,7 +59,8 @@ def score(
     seen = Seen(begin, begin + torch.tensor(lengths), now)
     known = popularity.features(candidates, now.numpy())
     types = torch.from_numpy(dataset.types + 1)
-    told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types)
+    source = torch.from_numpy(np.concatenate([m.source for m in moments]))
+    told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types, source)
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
     return model.combine(Evidence(long, recent, item, query, told), bias)
 

@@ -102,6 +102,7 @@ def untrained(folder: Path, dim: int = 64, items: int = 200_000, seed: int = 0) 
     )
     types = bundle.Types(np.empty(0, np.uint64), np.zeros(1, np.float32))
     manifest: dict[str, Any] = {"encoder": "hashing", "logistic": [1.0, 0.0], "windows": {}, "metrics": {}}
+    manifest["labels"] = {"impressions": 0}
     model, rows = spec.click(), np.zeros(len(ids) + 1, np.int64)
     version = publish(
         folder, lambda aside: bundle.write(aside, spec, model, known, asked, books, types, manifest, rows, Golden.none())

@@ -17,11 +17,12 @@ from model.nn.units import EXTRA
 
 POSITIONS = 32
 SAMPLED, IMPRESSED = 0, 1
-"""Where an example's label comes from; each source has an offset of its own in log-odds (prior correction)."""
+"""Where an example's label comes from: the heads read it, and each source has an offset of its own in log-odds (prior
+correction)."""
 
 
 class Evidence(NamedTuple):
-    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 30]."""
+    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 31]."""
 
     long: Interest
     recent: Interest
@@ -70,7 +71,7 @@ class ClickModel(nn.Module):
         return scores.squeeze(-1) + bias
 
     def known(self, plain: Tensor) -> Tensor:
-        """What the wide head makes of plain features [..., 30]: log-odds [...]."""
+        """What the wide head makes of plain features [..., 31]: log-odds [...]."""
         scores: Tensor = self.wide(self._standard(plain, len(self.mean) - PLAIN))
         return scores.squeeze(-1)
 
@@ -92,23 +93,33 @@ class ClickModel(nn.Module):
         parts: Parts,
         seen: Seen,
         types: Tensor,
+        source: Tensor,
     ) -> Tensor:
         """Log-odds [t, c] of candidates: rows items and queries [t, c] of the parts, bias_rows [t, c] of the id table.
 
-        types [1 + i]: what each item of the parts is (0: not known).
+        types [1 + i]: what each item of the parts is (0: not known); source [t]: SAMPLED or IMPRESSED.
         """
-        found = self.evidence(items, queries, popularity, history, parts, seen, types)
+        found = self.evidence(items, queries, popularity, history, parts, seen, types, source)
         return self.combine(found, self.item_bias(bias_rows).squeeze(-1))
 
     def evidence(
-        self, items: Tensor, queries: Tensor, popularity: Tensor, history: History, parts: Parts, seen: Seen, types: Tensor
+        self,
+        items: Tensor,
+        queries: Tensor,
+        popularity: Tensor,
+        history: History,
+        parts: Parts,
+        seen: Seen,
+        types: Tensor,
+        source: Tensor,
     ) -> Evidence:
         """What speaks for candidates; arguments as those of `forward`."""
         item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
         target = item + query
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
-        return Evidence(long, recent, item, query, plain(items, queries, popularity, history, seen, types))
+        told = plain(items, queries, popularity, history, seen, types, source)
+        return Evidence(long, recent, item, query, told)
 
 
 def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequential:

@@ -22,21 +22,26 @@ HALF_LIVES_DAYS = (7.0, 30.0, 180.0, math.inf)
 REPEATS = len(HALF_LIVES_DAYS) + 3
 COUNTERS = 2 * REPEATS + 4
 POPULARITY = 5
-PLAIN = COUNTERS + POPULARITY + CONTEXT + 1
+PLAIN = COUNTERS + POPULARITY + CONTEXT + 2
 LIVES = np.array(HALF_LIVES_DAYS)
 FOUND = len(HALF_LIVES_DAYS) + 4
 _DAY, _WEEK = 86_400_000, 7 * 86_400_000
 
 
-def plain(items: Tensor, queries: Tensor, popularity: Tensor, history: History, seen: Seen, types: Tensor) -> Tensor:
-    """All of them [t, c, 30]: `counters`, popularity [t, c, 5], `context`, 1 where there is a query.
+def plain(
+    items: Tensor, queries: Tensor, popularity: Tensor, history: History, seen: Seen, types: Tensor, source: Tensor
+) -> Tensor:
+    """All of them [t, c, 31]: `counters`, popularity [t, c, 5], `context`, 1 where there is a query, 1 for what was shown.
 
-    Rows of items and queries [t, c] as in the history; types [1 + i]: what each item is (0: not known).
+    Rows of items and queries [t, c] as in the history; types [1 + i]: what each item is (0: not known). source [t]: 1 for a
+    list that was shown, 0 for candidates from the whole catalogue. What of a list is clicked, and what of everything is gone
+    on to, are different questions: a list was chosen with some of what counters say in mind.
     """
     by_type = Keyed(types[history.item], types[items], int(types.max()) + 1)
     counted = counters(history, seen, Keyed(history.item, items, len(types)), by_type, queries)
     about = context(history, seen).unsqueeze(1).expand(-1, items.shape[1], -1)
-    return torch.cat([counted, popularity, about, (queries > 0).float().unsqueeze(-1)], -1)
+    shown = source.view(-1, 1, 1).expand(*items.shape, 1)
+    return torch.cat([counted, popularity, about, (queries > 0).unsqueeze(-1), shown], -1)
 
 
 def context(history: History, seen: Seen) -> Tensor:

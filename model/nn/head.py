@@ -30,6 +30,8 @@ class Head:
         unread = np.zeros((p - PLAIN, wide[0].shape[1]), np.float32)  # the wide head reads the last, plain features alone
         self._plain = np.concatenate([first[0][-p:], np.concatenate([unread, wide[0]])], 1)
         self._bias = np.concatenate([first[1], wide[1]])
+        catalogue, shown = ((np.array([0, 1], np.float32) - self._mean[-1]) / self._spread[-1]).clip(-8, 8)
+        self._shown = (shown - catalogue) * self._plain[-1]  # what it adds that candidates are shown
 
     def __call__(
         self,
@@ -43,17 +45,20 @@ class Head:
         about: Floats,
         bias: Floats,
     ) -> Floats:
-        """Log-odds [c]; item [c, d] and query [1, d] parts; counted [c, 18], popularity [c, 5]; about: context [1, 6];
-        bias [c]: the items' own."""
-        same = np.append(about[0], np.float32(searched))
+        """Log-odds [2, c] of candidates from the catalogue and of the same as a list that is shown (SAMPLED, IMPRESSED).
+
+        item [c, d] and query [1, d] parts; counted [c, 18], popularity [c, 5]; about: context [1, 6]; bias [c]: the items'
+        own.
+        """
+        same = np.append(about[0], np.array([searched, 0], np.float32))
         same = np.broadcast_to(same, (len(item), len(same)))
         plain = np.concatenate([long.mass, recent.mass, _cosine(item, query), counted, popularity, same], 1)
         plain = ((plain - self._mean) / self._spread).clip(-8, 8)
         first = plain @ self._plain + self._bias
         vectors = [long.vector, recent.vector, item, long.vector * item, recent.vector * item]
         first[:, : self._hidden] += np.concatenate(vectors, 1) @ self._vectors + query @ self._query
-        first = _silu(first)
-        odds: Floats = _rest(first[:, : self._hidden], self._deep) + _rest(first[:, self._hidden :], self._wide) + bias
+        first = _silu(np.stack([first, first + self._shown]))
+        odds: Floats = _rest(first[..., : self._hidden], self._deep) + _rest(first[..., self._hidden :], self._wide) + bias
         return odds
 
 
@@ -67,9 +72,9 @@ def _layers(head: nn.Sequential) -> list[tuple[Floats, Floats]]:
 
 
 def _rest(hidden: Floats, layers: list[tuple[Floats, Floats]]) -> Any:
-    """The layers after the first, of its activations [c, w], to one number [c]."""
+    """The layers after the first, of its activations [2, c, w], to one number [2, c]."""
     (weight, bias), (out, last) = layers
-    return (_silu(hidden @ weight + bias) @ out + last)[:, 0]
+    return (_silu(hidden @ weight + bias) @ out + last)[..., 0]
 
 
 def _silu(x: Floats) -> Floats:

@@ -47,10 +47,15 @@ class ScoreRequest(BaseModel):
 
 
 class Score(TypedDict):
-    """A candidate's calibrated click rate; None with a reason for what cannot be scored."""
+    """A candidate's calibrated click rate if it is shown, and its score; None with a reason for what cannot be scored.
+
+    score: log-odds that the user goes on to it and not to something else of the catalogue, to choose candidates by; it
+    compares with those of the same answer only.
+    """
 
     item: str
     rate: float | None
+    score: float | None
     reason: NotRequired[str]
 
 
@@ -172,8 +177,8 @@ EXAMPLE: dict[str, Any] = {
     "freshness": {"applied_until": "2017-11-27T00:00:00+00:00", "age_s": 0.8, "limit_s": 60.0, "stale": False},
     "degraded": [],
     "scores": [
-        {"item": "995242", "rate": 0.0908},
-        {"item": "1029743", "rate": None, "reason": "unknown item: no `item` event has come for it"},
+        {"item": "995242", "rate": 0.0908, "score": 2.317},
+        {"item": "1029743", "rate": None, "score": None, "reason": "unknown item: no `item` event has come for it"},
     ],
     "milliseconds": {"sequence": 0.2, "encode": 0.3, "search": 2.1, "attention": 1.9, "total": 4.5},
 }

@@ -21,12 +21,16 @@ UNKNOWN = "unknown item: no `item` event has come for it"
 
 @dataclass
 class Answer:
-    """Rates in the order of the candidates: None with a reason for what cannot be scored. read: what they were made of."""
+    """Rates and scores in the order of the candidates: None with a reason for what cannot be scored.
+
+    read: what they were made of.
+    """
 
     version: str
     user: str
     candidates: Sequence[str]
     rates: list[float | None]
+    scores: list[float | None]
     reasons: list[str | None]
     read: Read
     now_ms: int
@@ -47,10 +51,11 @@ class Answer:
     def as_dict(self, freshness: Freshness) -> ScoreAnswer:
         """The body of the HTTP answer."""
         age = None if self.last_ms is None else round((self.now_ms - self.last_ms) / 1000, 3)
-        scores: list[Score] = [
-            {"item": item, "rate": rate, "reason": reason} if reason else {"item": item, "rate": rate}
-            for item, rate, reason in zip(self.candidates, self.rates, self.reasons, strict=True)
-        ]
+        scores: list[Score] = []
+        for item, rate, score, reason in zip(self.candidates, self.rates, self.scores, self.reasons, strict=True):
+            scores.append({"item": item, "rate": rate, "score": score})
+            if reason:
+                scores[-1]["reason"] = reason
         body: ScoreAnswer = {
             "model_version": self.version,
             "user": self.user,
@@ -116,6 +121,7 @@ class Scorer:
             user,
             candidates,
             [rate if ok else None for rate, ok in zip(scored.rates.tolist(), known, strict=True)],
+            [score if ok else None for score, ok in zip(scored.scores.tolist(), known, strict=True)],
             [None if ok else UNKNOWN for ok in known],
             read,
             time_ms,

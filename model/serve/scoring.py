@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from features.record import Records, entity_id, query_text
 from model.bundle import Bundle
+from model.nn.click import IMPRESSED, SAMPLED
 from model.nn.features import moments
 from model.nn.folded import Attended, Folded, Past, Tables, buckets
 from model.nn.head import Head
@@ -39,10 +40,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class Scored:
-    """rates and known [c]; places [c, k] in the records that each candidate retrieved, their weights [c, k, h], and
+    """rates, scores and known [c]; places [c, k] in the records that each candidate retrieved, their weights [c, k, h], and
     folded queries [c, d], of which an inner product with a key is a mean head logit."""
 
     rates: NDArray[np.float64]
+    scores: NDArray[np.float64]
     known: NDArray[np.bool_]
     places: Rows
     weights: Floats
@@ -62,11 +64,13 @@ class Scoring:
         self._no_bias = float(bundle.model.item_bias.weight.detach()[0, 0])
         self._last = bundle.model.backbone.recent
         self._scale, self._shift = bundle.manifest["logistic"]
+        self._rated = IMPRESSED if bundle.manifest["labels"]["impressions"] else SAMPLED  # what rates were learned from
 
     def __call__(
         self, records: Records, ids: Ids, query: str | None, time_ms: int, method: str = "auto", clock: Clock | None = None
     ) -> Scored:
-        """Calibrated click rates of candidates' ids [c] shown at a time after records [l], with or without a query."""
+        """Of candidates' ids [c] at a time after records [l], with or without a query: calibrated click rates, were they
+        shown, and scores to choose from a catalogue by."""
         clock = clock or Clock()
         first = max(0, len(records) - self._bundle.spec.history) if self._bundle.spec.history else 0
         records = records[first:]  # older ones do not exist for this model
@@ -88,9 +92,10 @@ class Scoring:
         recent = self._recent.attend(self._recent.fold(item + words)[0], tables, past, newest[None])
         clock.lap("attention")
         odds = self._odds(long, recent, item, words, items, queries, past, time, time_ms, bool(asked[0]))
-        rates = 1 / (1 + np.exp(-(self._scale * odds + self._shift)))
+        rates = 1 / (1 + np.exp(-(self._scale * odds[self._rated] + self._shift)))
         clock.lap("head")
-        return Scored(rates, items.known(items.rows[1]), places + np.int32(first), long.weights, folded, items, queries)
+        known, places = items.known(items.rows[1]), places + np.int32(first)
+        return Scored(rates, odds[SAMPLED], known, places, long.weights, folded, items, queries)
 
     def _odds(
         self,
@@ -105,7 +110,7 @@ class Scoring:
         now: int,
         searched: bool,
     ) -> NDArray[np.float64]:
-        """The click model's log-odds [c] of one moment."""
+        """The click model's log-odds [2, c] of one moment, as `Head` has them."""
         rows, table = items.rows[1], self._bundle.items
         types, asked = items.of_table(table.types, rows), int(queries.rows[1][0])
         wanted = Wanted(rows, types, table.types, items.types, len(self._bundle.types.popularity), asked)

@@ -37,6 +37,7 @@ NAMES = (
     "log_length",
     "has_query",
     "query_words_in_title",
+    "shown",
 )
 
 
@@ -80,10 +81,10 @@ class Counters:
         """Counters [t, c, f] of a user's moments."""
         out = np.zeros((*m.items.shape, len(NAMES)), np.float32)
         for i in range(len(m.prefix)):
-            out[i] = self._of(m.user, int(m.prefix[i]), int(m.now[i]), m.items[i], int(m.queries[i, 0]))
+            out[i] = self._of(m.user, int(m.prefix[i]), int(m.now[i]), m.items[i], int(m.queries[i, 0]), int(m.source[i]))
         return out
 
-    def _of(self, user: int, prefix: int, now: int, items: Ints, query: int) -> Floats:
+    def _of(self, user: int, prefix: int, now: int, items: Ints, query: int, source: int) -> Floats:
         data = self._dataset
         start = int(data.histories.offsets[user])
         here = slice(start, start + prefix)
@@ -127,6 +128,7 @@ class Counters:
             np.full(len(items), np.log1p(prefix)),
             np.full(len(items), float(query > 0)),
             overlap,
+            np.full(len(items), float(source)),
         ]
         return np.stack(columns, 1)
 

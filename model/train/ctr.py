@@ -120,7 +120,7 @@ def score(model: ClickModel, step: Step, parts: Parts, rows: Ints, popularity: P
 
 def _evidence(model: ClickModel, step: Step, parts: Parts, popularity: Popularity) -> Evidence:
     known = popularity.features(step.item_rows, step.seen.now.numpy())
-    return model.evidence(step.items, step.queries, known, step.history, parts, step.seen, step.types)
+    return model.evidence(step.items, step.queries, known, step.history, parts, step.seen, step.types, step.source)
 
 
 def standardise(model: ClickModel, task: Task, seed: int) -> None:
@@ -143,6 +143,6 @@ def _losses(model: ClickModel, task: Task) -> Losses:
         parts = encode(model.backbone, task.dataset, task.rows, step, task.settings.ctr_id_dropout, rng)
         scores = score(model, step, parts, task.rows, task.popularity)
         scores = scores + model.offset(step.source.unsqueeze(1).expand_as(scores), step.position)
-        return objective(scores, step.labels, step.real, task.settings.listwise)
+        return objective(scores, step.labels, step.real, step.source, task.settings)
 
     return losses

@@ -15,6 +15,7 @@ from features.record import entity_id
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
+from model.nn.click import IMPRESSED, SAMPLED
 from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
@@ -112,7 +113,8 @@ def export(
     def check(folder: Path) -> None:
         bundle.load(folder)
 
-    requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed)
+    source = IMPRESSED if found.facts["labels"]["impressions"] else SAMPLED
+    requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed, source)
 
     def write(folder: Path) -> None:
         bundle.write(folder, found.spec, model, items, queries, books, types, manifest, vocabulary, requests)

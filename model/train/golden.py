@@ -34,8 +34,12 @@ def golden(
     logistic: tuple[float, float],
     until_ms: int,
     seed: int,
+    source: int,
 ) -> Golden:
-    """A request for each of LENGTHS, every other one with a query; half of the candidates are in the history."""
+    """A request for each of LENGTHS, every other one with a query; half of the candidates are in the history.
+
+    source: that which rates are of.
+    """
     rng = np.random.default_rng(seed)
     made, n = _made_up(dataset, rng, until_ms, model.backbone.queries.table.num_embeddings), len(dataset.item_ids)
     c, popularity = min(CANDIDATES, n), Popularity(dataset, until_ms)
@@ -47,7 +51,7 @@ def golden(
         others = np.setdiff1d(np.arange(1, n + 1), own)
         rows = np.concatenate([own, rng.choice(others, c - len(own), replace=False)]).astype(np.int64)
         asked = len(made.tokens) if number % 2 else 0  # its row is the last one
-        row = Row(length, until_ms, asked, rows, np.zeros(c, np.float32), 0, None)
+        row = Row(length, until_ms, asked, rows, np.zeros(c, np.float32), source, None)
         with torch.no_grad():
             odds = logits(model, made, vocabulary, [pad(number, [row])], popularity)[0][0].numpy().astype(np.float64)
         rates.append(1 / (1 + np.exp(-(logistic[0] * odds + logistic[1]))))

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.nn.click import IMPRESSED
+from model.nn.click import IMPRESSED, SAMPLED
 from model.train.dataset import Dataset
 from model.train.examples import browses, impressions
 from model.train.moments import Moments, Row, pad, session_time
@@ -159,7 +159,7 @@ def later(dataset: Dataset, since: int, until: int, most: int, mode: str, seed: 
             continue
         items = np.concatenate([[row], negatives])
         labels = (np.arange(len(items)) == 0).astype(np.float32)
-        by_user.setdefault(user, []).append(Row(prefix, now, query, items, labels, IMPRESSED, None))
+        by_user.setdefault(user, []).append(Row(prefix, now, query, items, labels, SAMPLED, None))
         taken += 1
     return Lists(mode, since, [pad(user, by_user[user]) for user in sorted(by_user)])
 

@@ -7,15 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.config import TrainConfig
+from model.nn.click import IMPRESSED
 
-def objective(scores: Tensor, labels: Tensor, real: Tensor, weight: float) -> dict[str, Tensor]:
-    """`pointwise`, `listwise` and `total`, the former plus `weight` times the latter, of log-odds [t, c].
 
-    labels [t, c]; real [t, c]: False for padding.
+def objective(scores: Tensor, labels: Tensor, real: Tensor, source: Tensor, train: TrainConfig) -> dict[str, Tensor]:
+    """`pointwise`, `listwise` and `total`, the former plus `train.listwise` times the latter, of log-odds [t, c].
+
+    labels [t, c]; real [t, c]: False for padding; source [t]: a candidate of an impression counts `train.impressed` times in
+    the log loss, since these are few and their rates are what is served.
     """
-    pointwise = F.binary_cross_entropy_with_logits(scores[real], labels[real])
+    each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+    weights = torch.where(source == IMPRESSED, train.impressed, 1.0).unsqueeze(1) * real
+    pointwise = (weights * each).sum() / weights.sum()
     ranked = listwise(scores, labels, real)
-    return {"pointwise": pointwise, "listwise": ranked, "total": pointwise + weight * ranked}
+    return {"pointwise": pointwise, "listwise": ranked, "total": pointwise + train.listwise * ranked}
 
 
 def listwise(scores: Tensor, labels: Tensor, real: Tensor) -> Tensor:

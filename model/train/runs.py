@@ -27,7 +27,7 @@ from model.train.dataset import Dataset, load
 from model.train.psu import pretrain
 
 log = logging.getLogger(__name__)
-PROTOCOL = 5
+PROTOCOL = 6
 """Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 

@@ -32,7 +32,7 @@ LR = 4e-3
 
 
 class Sample(NamedTuple):
-    """Plain features [x, 30], labels and positions [x] of moments, one after the other; their sizes and sources [m]."""
+    """Plain features [x, 31], labels and positions [x] of moments, one after the other; their sizes and sources [m]."""
 
     plain: Tensor
     labels: Tensor
@@ -49,7 +49,7 @@ def learn(
         return
     rng = np.random.default_rng((seed, 2))
     found = sample(dataset, examples, popularity, rng, settings.users, model.backbone.history)
-    losses = train(model, found, settings.wide_epochs, settings.listwise, rng)
+    losses = train(model, found, settings, rng)
     log.info("wide head: %d moments, losses %s", len(found.sizes), losses)
 
 
@@ -85,23 +85,25 @@ def sample(
 
 
 def described(step: Step, popularity: Popularity) -> Tensor:
-    """Plain features [t, c, 30] of a step."""
+    """Plain features [t, c, 31] of a step."""
     known = popularity.features(step.item_rows, step.seen.now.numpy())
-    return plain(step.items, step.queries, known, step.history, step.seen, step.types)
+    return plain(step.items, step.queries, known, step.history, step.seen, step.types, step.source)
 
 
-def train(model: ClickModel, found: Sample, epochs: int, listwise: float, rng: np.random.Generator) -> list[float]:
+def train(model: ClickModel, found: Sample, settings: TrainConfig, rng: np.random.Generator) -> list[float]:
     """Fit the wide head and the offsets of source and position to a sample; returns the mean loss of each epoch."""
     weights = [*model.wide.parameters(), model.source, model.position]
     batches = max(1, len(found.sizes) // BATCH)
     optimiser = torch.optim.AdamW(weights, LR, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=epochs * batches + 1, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LR, total_steps=settings.wide_epochs * batches + 1, pct_start=0.05
+    )
     starts = np.cumsum(found.sizes) - found.sizes
     means = []
-    for _ in range(epochs):
+    for _ in range(settings.wide_epochs):
         total = 0.0
         for some in np.array_split(rng.permutation(len(found.sizes)), batches):
-            loss = _loss(model, found, some, starts, listwise)
+            loss = _loss(model, found, some, starts, settings)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimiser.step()
@@ -111,7 +113,7 @@ def train(model: ClickModel, found: Sample, epochs: int, listwise: float, rng: n
     return means
 
 
-def _loss(model: ClickModel, found: Sample, some: Ints, starts: Ints, weight: float) -> Tensor:
+def _loss(model: ClickModel, found: Sample, some: Ints, starts: Ints, settings: TrainConfig) -> Tensor:
     """Of some moments [b]: the log loss, and the ranking within each, as the whole model's."""
     sizes = found.sizes[some]
     widest = np.arange(sizes.max(initial=1))
@@ -119,4 +121,4 @@ def _loss(model: ClickModel, found: Sample, some: Ints, starts: Ints, weight: fl
     at = torch.from_numpy(np.where(widest < sizes[:, None], starts[some, None] + widest, 0))
     scores = model.known(found.plain[at])
     shown = model.offset(found.source[some].unsqueeze(1).expand_as(scores), found.position[at])
-    return objective(scores + shown, found.labels[at], real, weight)["total"]
+    return objective(scores + shown, found.labels[at], real, found.source[some], settings)["total"]

@@ -25,7 +25,8 @@ def score(
     model: ClickModel, items: torch.Tensor, rows: torch.Tensor, history: History, parts: Parts, seen: Seen
 ) -> torch.Tensor:
     popularity, types = torch.zeros(*items.shape, POPULARITY), torch.arange(len(parts.item)) % 3
-    found: torch.Tensor = model(items, torch.zeros_like(items), rows, popularity, history, parts, seen, types)
+    source = torch.zeros(len(items), dtype=torch.long)
+    found: torch.Tensor = model(items, torch.zeros_like(items), rows, popularity, history, parts, seen, types, source)
     return found
 
 

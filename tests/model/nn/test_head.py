@@ -36,10 +36,13 @@ def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool) -
     attended = Attended(long, masses[0], nothing), Attended(recent, masses[1], nothing)
     item[0] = 0  # the norm of nothing
     found = Head(model)(*attended, item, query, asked, *plain, bias)
-    interests = (Interest(*(torch.from_numpy(x)[None] for x in some)) for some in attended)
+    interests = [Interest(*(torch.from_numpy(x)[None] for x in some)) for some in attended]
     given = [torch.from_numpy(x)[None] for x in (item, np.repeat(query, count, 0))]
-    same = np.broadcast_to(np.append(plain[2], np.float32(asked)), (count, CONTEXT + 1))
-    everything = Evidence(*interests, *given, torch.from_numpy(np.concatenate([*plain[:2], same], 1))[None])
-    with torch.no_grad():
-        expected = model.combine(everything, torch.from_numpy(bias)[None])[0].numpy()
-    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    expected = []
+    for shown in (0, 1):
+        same = np.broadcast_to(np.append(plain[2], np.float32([asked, shown])), (count, CONTEXT + 2))
+        everything = Evidence(*interests, *given, torch.from_numpy(np.concatenate([*plain[:2], same], 1))[None])
+        with torch.no_grad():
+            expected.append(model.combine(everything, torch.from_numpy(bias)[None])[0].numpy())
+    assert found == pytest.approx(np.stack(expected), rel=1e-6, abs=1e-6)
+    assert np.abs(found[1] - found[0]).max() > 1e-3

@@ -11,6 +11,7 @@ from features.online import Online
 from features.publish import path
 from features.record import RECORD, entity_id, signed
 from model import bundle
+from model.nn.click import IMPRESSED, SAMPLED
 from model.serve.scorer import Scorer
 from model.train import checkpoint
 from model.train.ctr import logits
@@ -39,13 +40,16 @@ def test_serving_scores_what_training_would(scorer: Scorer, trained: Trained, qu
     rows = np.array([place[entity_id(key)] for key in ITEMS])
     asked = 1 + dataset.query_ids.tolist().index(entity_id(query)) if query else 0
     now = trained.windows.end
-    row = Row(len(dataset.histories.of(2)), now, asked, rows, np.zeros(len(rows), np.float32), 0, None)
-    popularity = Popularity(dataset, now)
-    expected = logits(model.eval(), dataset, saved.vocabulary(dataset), [pad(2, [row])], popularity)[0][0].detach().numpy()
+    labels, past = np.zeros(len(rows), np.float32), len(dataset.histories.of(2))
+    moments = pad(2, [Row(past, now, asked, rows, labels, source, None) for source in (SAMPLED, IMPRESSED)])
+    found = logits(model.eval(), dataset, saved.vocabulary(dataset), [moments], Popularity(dataset, now))[0]
+    catalogue, expected = found.detach().numpy()
     answer = scorer.score(user, ITEMS, query=query, time_ms=now)
     scale, shift = trained.metrics["logistic"]["seminar"]
     assert answer.degraded == []
     assert answer.rates == pytest.approx((1 / (1 + np.exp(-(scale * expected + shift)))).tolist(), abs=1e-5)
+    assert answer.scores == pytest.approx(catalogue.tolist(), abs=1e-4)
+    assert np.abs(catalogue - expected).max() > 1e-3
 
 
 def test_quantised_search_scores_nearly_the_same(scorer: Scorer, trained: Trained) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import Config
-from model.nn.click import ClickModel
+from model.config import Config, TrainConfig
+from model.nn.click import IMPRESSED, SAMPLED, ClickModel
 from model.train import checkpoint, ctr, wide
 from model.train.batch import encode, gather
 from model.train.dataset import Dataset, load, vocabulary
@@ -42,7 +42,7 @@ def test_it_learns_from_a_sample_and_changes_nothing_else(setting: Setting) -> N
     rng = np.random.default_rng(0)
     found = wide.sample(setting.dataset, setting.examples, setting.popularity, rng, 2)
     assert found.sizes.sum() == len(found.plain) == len(found.labels) == len(found.position)
-    losses = wide.train(model, found, 4, 0.5, rng)
+    losses = wide.train(model, found, TrainConfig(wide_epochs=4, listwise=0.5), rng)
     assert losses[-1] < losses[0] - 0.1
     changed = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed <= {"wide", "source", "position"}
@@ -59,6 +59,25 @@ def test_what_it_learned_is_what_the_whole_model_says_at_first(setting: Setting,
         whole = ctr.score(model, step, encode(model.backbone, dataset, rows, step), rows, popularity)
         alone = model.known(wide.described(step, popularity))
     assert torch.allclose(whole[step.real], alone[step.real], atol=1e-6)
+
+
+def test_what_was_shown_and_what_was_drawn_are_different_questions(setting: Setting) -> None:
+    """Of lists that were shown the least popular candidate is clicked, of others the most popular one is browsed."""
+    rng, moments, candidates, shown = np.random.default_rng(0), 1200, 4, setting.model.wide[0].in_features - 1
+    source = torch.from_numpy(rng.integers(0, 2, moments))
+    x = setting.model.mean[-shown - 1 :].repeat(moments, candidates, 1)
+    value = torch.from_numpy(rng.standard_normal((moments, candidates)).astype(np.float32))
+    x[..., 18] += value * setting.model.spread[-shown - 1 :][18]
+    x[..., shown] = source.unsqueeze(1)
+    best = torch.where(source == IMPRESSED, value.argmin(1), value.argmax(1))
+    labels = torch.nn.functional.one_hot(best, candidates).float()
+    sizes, positions = np.full(moments, candidates), torch.full((moments * candidates,), -1)
+    sample = wide.Sample(x.flatten(0, 1), labels.flatten(), positions, sizes, source)
+    wide.train(setting.model, sample, TrainConfig(wide_epochs=4), rng)
+    with torch.no_grad():
+        found = setting.model.known(x).argmax(1)
+    for kind in (SAMPLED, IMPRESSED):
+        assert (found == best)[source == kind].float().mean() > 0.9
 
 
 def test_it_can_be_left_out(setting: Setting) -> None:
