@@ -25,8 +25,11 @@ def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | 
     asked = f"query {query!r}" if query else "no query"
     out.line(f"user {answer['user']}, {asked}, {sequence['length']:,} behaviours, model {answer['model_version']}")
     out.table(
-        ["rate", "item", "title"],
-        [(f"{100 * (s['rate'] or 0.0):.2f} %", s["item"], titles.get(s["item"], "")) for s in ranked(answer)],
+        ["rate", "score", "item", "title"],
+        [
+            (f"{100 * (s['rate'] or 0.0):.2f} %", f"{s['score'] or 0.0:.2f}", s["item"], titles.get(s["item"], ""))
+            for s in ranked(answer)
+        ],
     )
 
 

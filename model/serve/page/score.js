@@ -120,6 +120,7 @@ async function rank(body, results, why) {
     one.rate === null
       ? h("span", { className: "bad" }, one.reason ?? "not scored")
       : h("span", {}, h("meter", { max: best, value: one.rate }), ` ${percent(one.rate)}`),
+    one.score === null ? "" : one.score.toFixed(2),
     one.rate === null
       ? ""
       : h(
@@ -143,7 +144,7 @@ async function rank(body, results, why) {
       `Model ${answer.model_version}, ${words(answer.sequence.length)} behaviours, ${words(answer.milliseconds.total)} ms.`,
     ),
     ...answer.degraded.map((reason) => h("p", { className: "bad" }, `Degraded: ${reason}.`)),
-    table([["rank", "number"], "item", "title", "click-through rate", ""], rows),
+    table([["rank", "number"], "item", "title", "click-through rate", ["score", "number"], ""], rows),
   );
 }
 
