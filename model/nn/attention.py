@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.nn import kernels
 from model.nn.inputs import History, Interest, Parts, Seen
@@ -67,8 +68,8 @@ class TargetAttention(nn.Module):
             at = 0
             for begin, ends, nows, rows in _by_user(folded, seen):
                 here = slice(begin, int(ends.max(initial=begin)))
-                items, item = np.unique(history.item[here].numpy(), return_inverse=True)
-                queries, query = np.unique(history.query[here].numpy(), return_inverse=True)
+                items, item = kernels.distinct(history.item[here].numpy(), len(parts.item))
+                queries, query = kernels.distinct(history.query[here].numpy(), len(parts.query))
                 by_item = rows @ parts.item[torch.from_numpy(items)].T
                 by_query = rows @ parts.query[torch.from_numpy(queries)].T
                 time, kinds = history.time[here].numpy(), history.kind[here].numpy()
@@ -86,15 +87,17 @@ class TargetAttention(nn.Module):
         """
         t, c, d = targets.shape
         w_q, w_k, w_v = (w.permute(1, 0, 2).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
+        # What repeats in a history is projected once.
+        keys, values = (
+            F.embedding(history.item, parts.item @ w) + F.embedding(history.query, parts.query @ w) for w in (w_k, w_v)
+        )
         out, mass, weights = _Attend.apply(  # type: ignore[no-untyped-call]  # torch gives it no types
             (targets.reshape(t * c, d) @ w_q) * self._scale,
-            parts.item @ w_k,
-            parts.query @ w_k,
-            parts.item @ w_v,
-            parts.query @ w_v,
+            keys,
+            values,
             self.gap_bias,
             self.kind_bias,
-            [x.numpy() for x in (*history, seen.now)],
+            (history.time.numpy(), history.kind.numpy(), seen.now.numpy()),
             places.numpy(),
             c,
         )
@@ -134,31 +137,31 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Any:
-        *vectors, gap, kind, history, places, c = given
-        projected = [_array(x) for x in vectors]
-        (n, d), h, k = projected[0].shape, len(gap), places.shape[1]
+        *vectors, gap, kind_bias, (time, kind, now), places, c = given
+        q, keys, values = (_array(x) for x in vectors)
+        (n, d), h, k = q.shape, len(gap), places.shape[1]
         out, mass, weights = (np.empty(shape, np.float32) for shape in ((n, d), (n, h), (n, k, h)))
+        bucket = np.empty(places.shape, np.uint8)
         attend, _ = kernels.attention(h, d // h)
-
-        def run(first: int, last: int) -> None:
-            attend(first, last, c, *projected, _array(gap), _array(kind), *history, _EDGES, places, out, mass, weights)
-
-        _each(run, n)
-        ctx.saved = projected, history, places, c, weights, gap.shape, kind.shape
-        found = tuple(torch.from_numpy(x) for x in (out, mass, weights))
-        ctx.mark_non_differentiable(found[2])
-        return found
+        biases, found = (_array(gap), _array(kind_bias)), (bucket, out, mass, weights)
+        _each(
+            lambda first, last: attend(first, last, c, q, keys, values, *biases, time, kind, now, _EDGES, places, *found), n
+        )
+        ctx.saved = q, keys, values, kind, places, bucket, weights
+        ctx.shapes = gap.shape, kind_bias.shape
+        result = tuple(torch.from_numpy(x) for x in (out, mass, weights))
+        ctx.mark_non_differentiable(result[2])
+        return result
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, d_mass: Tensor, _: Any) -> Any:
-        projected, history, places, c, weights, gap, kind = ctx.saved
-        q = projected[0]
+        q, keys, values = ctx.saved[:3]
         slopes, d_q = (_array(d_out), _array(d_mass)), np.empty_like(q)
-        _, backward = kernels.attention(len(d_mass[0]), q.shape[1] // len(d_mass[0]))
+        _, backward = kernels.attention(d_mass.shape[1], q.shape[1] // d_mass.shape[1])
 
         def run(first: int, last: int) -> list[NDArray[Any]]:
-            sums = [np.zeros(shape, np.float32) for shape in (*(x.shape for x in projected[1:]), gap, kind)]
-            backward(first, last, c, *projected, *history, _EDGES, places, weights, *slopes, d_q, *sums)
+            sums = [np.zeros(shape, np.float32) for shape in (keys.shape, values.shape, *ctx.shapes)]
+            backward(first, last, *ctx.saved, *slopes, d_q, *sums)
             return sums
 
         sums = [torch.from_numpy(sum(found[1:], found[0])) for found in zip(*_each(run, len(d_q)), strict=True)]

@@ -1,8 +1,8 @@
 """Compiled loops over behaviours: selection, attention over what was selected and its gradient, repeats.
 
 Letters: n targets (c of each of t moments), l behaviours, k places, i and q distinct items and queries, h heads, e width
-of a head, d = h e, b gap buckets. A key is an item part + a query part, projected apart: what repeats in a history is
-projected once, and a target touches only the k rows that it attends to. For one thread; they hold no interpreter lock.
+of a head, d = h e, b gap buckets. A target touches only the k rows that it attends to. For one thread; they hold no
+interpreter lock.
 """
 
 from functools import lru_cache
@@ -26,6 +26,20 @@ def _bucket(edges, gap):
         else:
             high = middle
     return low
+
+
+@numba.njit(cache=True, nogil=True)
+def distinct(rows, size):
+    """The distinct ones of rows [l], all below size, as they come; and where each row is among them [l]."""
+    number, found, place = np.full(size, -1, np.int64), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    count = 0
+    for e in range(len(rows)):
+        if number[rows[e]] < 0:
+            number[rows[e]] = count
+            found[count] = rows[e]
+            count += 1
+        place[e] = number[rows[e]]
+    return found[:count].copy(), place
 
 
 @numba.njit(cache=True, nogil=True)
@@ -120,36 +134,22 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
 
     @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
     def attend(
-        first,
-        last,
-        c,
-        q,
-        ki,
-        kq,
-        vi,
-        vq,
-        gap_bias,
-        kind_bias,
-        item,
-        query,
-        time,
-        kind,
-        now,
-        edges,
-        places,
-        out,
-        mass,
-        weights,
+        first, last, c, q, keys, values, gap_bias, kind_bias, time, kind, now, edges, places, bucket, out, mass, weights
     ):
-        """Targets first to last: q, out [n, d] (q scaled), keys, values [i, d], [q, d]; places [m, k], m divides n.
+        """Targets first to last: q, out [n, d] (q scaled); keys, values [l, d]; places, bucket [m, k], m divides n.
 
-        Fills out, mass [n, h], weights [n, k, h]. A null behaviour of logit 0 and value 0 takes part.
+        Fills out, mass [n, h], weights [n, k, h] and the gap bucket of each place. A null behaviour of logit 0 and value 0
+        takes part.
         """
         k, share = places.shape[1], len(q) // len(places)
         top, total = np.empty(h, np.float32), np.empty(h, np.float32)
         mixed, product = np.empty(d, np.float32), np.empty(d, np.float32)
         for n in range(first, last):
-            row, m, target, w = places[n // share], now[n // c], q[n], weights[n]
+            row, gaps, target, w = places[n // share], bucket[n // share], q[n], weights[n]
+            if n == first or n % share == 0:
+                for j in range(k):
+                    if row[j] >= 0:
+                        gaps[j] = _bucket(edges, now[n // c] - time[row[j]])
             found = 0
             top[:] = 0
             for j in range(k):
@@ -157,15 +157,14 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
                 if p < 0:
                     break
                 found += 1
-                a, b = ki[item[p]], kq[query[p]]
+                key = keys[p]
                 for x in range(d):
-                    product[x] = target[x] * (a[x] + b[x])
-                bucket = _bucket(edges, m - time[p])
+                    product[x] = target[x] * key[x]
                 for head in range(h):
                     s = np.float32(0)
                     for x in range(e):
                         s += product[head * e + x]
-                    s += gap_bias[head, bucket] + kind_bias[head, kind[p]]
+                    s += gap_bias[head, gaps[j]] + kind_bias[head, kind[p]]
                     w[j, head] = s
                     top[head] = max(top[head], s)
             for j in range(found):
@@ -175,12 +174,12 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
                 total[head] = np.exp(-top[head])
             mixed[:] = 0
             for j in range(found):
-                a, b = vi[item[row[j]]], vq[query[row[j]]]
+                value = values[row[j]]
                 for head in range(h):
                     share_of = w[j, head]
                     total[head] += share_of
                     for x in range(e):
-                        mixed[head * e + x] += share_of * (a[head * e + x] + b[head * e + x])
+                        mixed[head * e + x] += share_of * value[head * e + x]
             for head in range(h):
                 mass[n, head] = top[head] + np.log(total[head])
                 for x in range(e):
@@ -192,38 +191,14 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
 
     @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
     def attend_backward(
-        first,
-        last,
-        c,
-        q,
-        ki,
-        kq,
-        vi,
-        vq,
-        item,
-        query,
-        time,
-        kind,
-        now,
-        edges,
-        places,
-        weights,
-        d_out,
-        d_mass,
-        d_q,
-        d_ki,
-        d_kq,
-        d_vi,
-        d_vq,
-        d_gap,
-        d_kind,
+        first, last, q, keys, values, kind, places, bucket, weights, d_out, d_mass, d_q, d_keys, d_values, d_gap, d_kind
     ):
         """Gradients of `attend`, added to the d_ arrays, which targets of other calls must not share."""
         k, share = places.shape[1], len(q) // len(places)
         slope, mean = np.empty((k, h), np.float32), np.empty(h, np.float32)
         sums, product = np.empty(d, np.float32), np.empty(d, np.float32)
         for n in range(first, last):
-            row, m, target, w, g = places[n // share], now[n // c], q[n], weights[n], d_out[n]
+            row, gaps, target, w, g = places[n // share], bucket[n // share], q[n], weights[n], d_out[n]
             found = 0
             mean[:] = 0
             for j in range(k):
@@ -231,16 +206,14 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
                 if p < 0:
                     break
                 found += 1
-                a, b, da, db = vi[item[p]], vq[query[p]], d_vi[item[p]], d_vq[query[p]]
+                value, d_value = values[p], d_values[p]
                 for x in range(d):
-                    product[x] = g[x] * (a[x] + b[x])
+                    product[x] = g[x] * value[x]
                 for head in range(h):
                     s, share_of = np.float32(0), w[j, head]
                     for x in range(e):
                         s += product[head * e + x]
-                        step = share_of * g[head * e + x]
-                        da[head * e + x] += step
-                        db[head * e + x] += step
+                        d_value[head * e + x] += share_of * g[head * e + x]
                     slope[j, head] = s
                     mean[head] += share_of * s
             for head in range(h):
@@ -251,17 +224,14 @@ def attention(h: int, e: int) -> tuple[Any, Any]:
             sums[:] = 0
             for j in range(found):
                 p = row[j]
-                a, b, da, db = ki[item[p]], kq[query[p]], d_ki[item[p]], d_kq[query[p]]
-                bucket = _bucket(edges, m - time[p])
+                key, d_key = keys[p], d_keys[p]
                 for head in range(h):
                     s = slope[j, head]
-                    d_gap[head, bucket] += s
+                    d_gap[head, gaps[j]] += s
                     d_kind[head, kind[p]] += s
                     for x in range(e):
-                        sums[head * e + x] += s * (a[head * e + x] + b[head * e + x])
-                        step = s * target[head * e + x]
-                        da[head * e + x] += step
-                        db[head * e + x] += step
+                        sums[head * e + x] += s * key[head * e + x]
+                        d_key[head * e + x] += s * target[head * e + x]
             d_q[n] = sums
 
     return attend, attend_backward
