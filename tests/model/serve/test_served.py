@@ -31,7 +31,7 @@ def test_each_search_is_compared_with_exact_search() -> None:
         assert 0 < row["gauc"] <= 1, (users, mode, method)
         assert row["diff_gauc_lo"] <= row["diff_gauc"] <= row["diff_gauc_hi"]
         if method in ("exact", "auto"):  # so few behaviours are searched exactly
-            assert row["max_rate_difference"] < 1e-6
+            assert row["max_score_difference"] < 1e-6
             assert row["same10"] == 1
         assert abs(row["diff_gauc"]) < 0.05, (users, mode, method)
         assert row["events"] >= (400 if users == "put together" else 1)
