@@ -280,7 +280,7 @@ def test_the_page_in_a_browser(served: Served, trained: Trained) -> None:
         area.send_keys("\nno-such-item")
         driver.find_element("css selector", "button.main").click()
         said = browser.says(driver, "Ranked", "unknown item")
-        rates = [float(line.split(" %")[0].split()[-1]) for line in said.splitlines() if " % why" in line]
+        rates = [float(line.split(" %")[0].split()[-1]) for line in said.splitlines() if " % " in line and " why " in line]
         assert len(rates) > 1
         assert rates == sorted(rates, reverse=True)
         driver.find_element("css selector", "button.link").click()
