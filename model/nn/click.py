@@ -21,6 +21,11 @@ SAMPLED, IMPRESSED = 0, 1
 correction)."""
 
 
+def rated(labels: dict[str, int]) -> int:
+    """The source that click rates are of, by how many labels there are of each: impressions, where there are any."""
+    return IMPRESSED if labels["impressions"] else SAMPLED
+
+
 class Evidence(NamedTuple):
     """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 31]."""
 
@@ -83,25 +88,6 @@ class ClickModel(nn.Module):
         shown = self.position[position.clamp(min=0, max=POSITIONS - 1)] * (position >= 0)
         return self.source[source] + shown
 
-    def forward(
-        self,
-        items: Tensor,
-        queries: Tensor,
-        bias_rows: Tensor,
-        popularity: Tensor,
-        history: History,
-        parts: Parts,
-        seen: Seen,
-        types: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """Log-odds [t, c] of candidates: rows items and queries [t, c] of the parts, bias_rows [t, c] of the id table.
-
-        types [1 + i]: what each item of the parts is (0: not known); source [t]: SAMPLED or IMPRESSED.
-        """
-        found = self.evidence(items, queries, popularity, history, parts, seen, types, source)
-        return self.combine(found, self.item_bias(bias_rows).squeeze(-1))
-
     def evidence(
         self,
         items: Tensor,
@@ -113,7 +99,10 @@ class ClickModel(nn.Module):
         types: Tensor,
         source: Tensor,
     ) -> Evidence:
-        """What speaks for candidates; arguments as those of `forward`."""
+        """What speaks for candidates, rows items and queries [t, c] of the parts.
+
+        popularity [t, c, 5]; types [1 + i]: what each item of the parts is (0: not known); source [t]: SAMPLED or IMPRESSED.
+        """
         item, query = F.embedding(items, parts.item), F.embedding(queries, parts.query)
         target = item + query
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)

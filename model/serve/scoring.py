@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.record import Records, entity_id, query_text
 from model.bundle import Bundle
-from model.nn.click import IMPRESSED, SAMPLED
+from model.nn.click import SAMPLED, rated
 from model.nn.features import moments
 from model.nn.folded import Attended, Folded, Past, Tables, buckets
 from model.nn.head import Head
@@ -64,7 +64,7 @@ class Scoring:
         self._no_bias = float(bundle.model.item_bias.weight.detach()[0, 0])
         self._last = bundle.model.backbone.recent
         self._scale, self._shift = bundle.manifest["logistic"]
-        self._rated = IMPRESSED if bundle.manifest["labels"]["impressions"] else SAMPLED  # what rates were learned from
+        self._rated = rated(bundle.manifest["labels"])
 
     def __call__(
         self, records: Records, ids: Ids, query: str | None, time_ms: int, method: str = "auto", clock: Clock | None = None

@@ -15,7 +15,7 @@ from features.record import entity_id
 from model import bundle
 from model.compute import tune
 from model.config import Config, Windows
-from model.nn.click import IMPRESSED, SAMPLED
+from model.nn.click import rated
 from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
@@ -113,7 +113,7 @@ def export(
     def check(folder: Path) -> None:
         bundle.load(folder)
 
-    source = IMPRESSED if found.facts["labels"]["impressions"] else SAMPLED
+    source = rated(found.facts["labels"])
     requests = golden(model, dataset, vocabulary, metrics["logistic"]["seminar"], windows.end, seed, source)
 
     def write(folder: Path) -> None:

@@ -26,8 +26,8 @@ def score(
 ) -> torch.Tensor:
     popularity, types = torch.zeros(*items.shape, POPULARITY), torch.arange(len(parts.item)) % 3
     source = torch.zeros(len(items), dtype=torch.long)
-    found: torch.Tensor = model(items, torch.zeros_like(items), rows, popularity, history, parts, seen, types, source)
-    return found
+    found = model.evidence(items, torch.zeros_like(items), popularity, history, parts, seen, types, source)
+    return model.combine(found, model.item_bias(rows).squeeze(-1))
 
 
 def test_users_side_by_side_are_scored_as_each_alone() -> None:
