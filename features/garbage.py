@@ -35,13 +35,10 @@ def collect(home: Path, grace_s: float, keep: int = 1) -> dict[str, int]:
         kept = _kept(manifests, set(versions.pins(home)), grace_s, keep)
         named = {home / "history" / table / name for m in kept for table, part in m.tables.items() for name in part.files}
         for kind, file in found:
-            if file not in named and file.exists():
-                file.unlink()
-                removed[kind] = removed.get(kind, 0) + 1
-        for manifest in manifests:
-            if manifest not in kept:
-                (versions.folder(home) / f"{manifest.version}.json").unlink()
-                removed["versions"] = removed.get("versions", 0) + 1
+            if file not in named:
+                removed[kind] = removed.get(kind, 0) + _unlink(file)
+        gone = [versions.folder(home) / f"{manifest.version}.json" for manifest in manifests if manifest not in kept]
+        removed["versions"] = sum(map(_unlink, gone))
     return {kind: removed.get(kind, 0) for kind in ("loose", "compacted", "temporary", "versions")}
 
 
@@ -80,7 +77,15 @@ def _remove(file: Path, stamp: versions.Stamp) -> int:
         return 0
     if (stat.st_size, stat.st_mtime_ns) != stamp:
         return 0  # written again after it was absorbed: perhaps with more rows
-    file.unlink()
+    return _unlink(file)
+
+
+def _unlink(file: Path) -> int:
+    """1 where this removed it, 0 where it was gone: a compactor that was second discards its files without the guard."""
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return 0
     return 1
 
 

@@ -194,6 +194,25 @@ def test_a_version_never_names_a_file_that_was_cleared_away(tmp_path: Path) -> N
     assert len(history.read_sequences(tmp_path).records) == 1
 
 
+def test_a_file_that_its_compactor_discards_while_it_is_collected_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.write(tmp_path, "events", events("u", records([1])), "a")
+    compact(tmp_path)
+    (kept,) = compacted(tmp_path)
+    (kept.parent / "compact-second.parquet").write_bytes(kept.read_bytes())
+    unlink = Path.unlink
+
+    def second(file: Path, missing_ok: bool = False) -> None:
+        if file.name == "compact-second.parquet":
+            unlink(file)  # by who wrote it, a moment before
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", second)
+    assert garbage.collect(tmp_path, grace_s=0)["compacted"] == 0
+    assert compacted(tmp_path) == [kept]
+
+
 def test_who_is_second_discards_its_files_and_starts_again(tmp_path: Path) -> None:
     history.write(tmp_path, "events", events("u", records([1])), "a")
     times = iter([True])
