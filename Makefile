@@ -7,8 +7,9 @@ export OMP_NUM_THREADS ?= 2
 export TOKENIZERS_PARALLELISM ?= false
 # Threads that wait must not spin on cores that others need.
 export GOMP_SPINCOUNT ?= 0
-# Tests wait for brokers and stores much of their time; those of one file share what they have started.
-WORKERS ?= -n 2 --dist loadfile
+# Tests wait for brokers and stores much of their time; those of one file share what they have started. In the order of
+# collection: the files with the fewest tests, begun last by default, are those that take longest.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup data demo airflow test test-long lint clean
 
@@ -44,7 +45,7 @@ test: lint
 	$(BIN)/pytest $(WORKERS) -m 'not long'
 
 test-long: setup data
-	$(BIN)/pytest $(WORKERS) --no-loadscope-reorder -m long
+	$(BIN)/pytest $(WORKERS) -m long
 
 clean:
 	rm -rf .venv var
