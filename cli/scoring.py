@@ -14,9 +14,9 @@ from model.serve.client import Client
 
 
 def ranked(answer: ScoreAnswer, most: int = 5) -> list[Score]:
-    """The best scores of an answer."""
-    known = [score for score in answer["scores"] if score["rate"] is not None]
-    return sorted(known, key=lambda score: -(score["rate"] or 0.0))[:most]
+    """The best of an answer, by what chooses from a catalogue (docs/services.md)."""
+    known = [score for score in answer["scores"] if score["score"] is not None]
+    return sorted(known, key=lambda score: -(score["score"] or 0.0))[:most]
 
 
 def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | None) -> None:
@@ -25,9 +25,9 @@ def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | 
     asked = f"query {query!r}" if query else "no query"
     out.line(f"user {answer['user']}, {asked}, {sequence['length']:,} behaviours, model {answer['model_version']}")
     out.table(
-        ["rate", "score", "item", "title"],
+        ["score", "rate", "item", "title"],
         [
-            (f"{100 * (s['rate'] or 0.0):.2f} %", f"{s['score'] or 0.0:.2f}", s["item"], titles.get(s["item"], ""))
+            (f"{s['score'] or 0.0:.2f}", f"{100 * (s['rate'] or 0.0):.2f} %", s["item"], titles.get(s["item"], ""))
             for s in ranked(answer)
         ],
     )
