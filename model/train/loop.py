@@ -29,6 +29,8 @@ Sums = dict[str, float]
 Means = dict[str, list[float]]
 Losses = Callable[[np.random.Generator, Ints], dict[str, Tensor]]
 """The losses by name of a step over users [u]; `total` is what is minimised."""
+STATE = 2
+"""Goes up when a saved state of before is none any more: such a run begins anew."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Resume:
 
 def resume_file(home: Path, dataset: Dataset, facts: dict[str, Any]) -> Path:
     """The state of the run with these facts on these data; another configuration has another file."""
-    state = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=12)
+    state = hashlib.blake2b(json.dumps([STATE, facts], sort_keys=True, default=str).encode(), digest_size=12)
     state.update(dataset.histories.records.tobytes())
     return home / "cache" / "training" / f"{state.hexdigest()}.pt"
 
