@@ -11,6 +11,7 @@ from features.errors import SeminarError
 from features.history import Histories
 
 DAY_MS = 86_400_000
+MODALITIES = ("id", "attribute", "text", "image", "query")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,13 @@ class ModelConfig:
     attribute_rows: int = 1 << 15
     history: int = 0  # ablation: only the newest behaviours exist; 0: all
     without: str = ""  # ablation: modalities taken away, separated by commas: id, attribute, text, image, query
+    counters: bool = True  # ablation: false: the click model's heads are not told how often a user met an item or its type
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
+
+    def __post_init__(self) -> None:
+        for name in filter(None, self.without.split(",")):
+            if name not in MODALITIES:
+                raise SeminarError("setting without", name, "is no modality", f"use some of {', '.join(MODALITIES)}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
-from model.nn.features import PLAIN, plain
+from model.nn.features import COUNTERS, PLAIN, plain
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.units import EXTRA
 
@@ -37,11 +37,17 @@ class Evidence(NamedTuple):
 
 
 class ClickModel(nn.Module):
-    """A click's log-odds. Item and query parts may come encoded (serving) or from `backbone.parts` (training)."""
+    """A click's log-odds. Item and query parts may come encoded (serving) or from `backbone.parts` (training).
 
-    def __init__(self, backbone: Backbone, dim: int, heads: int, id_rows: int, dropout: float = 0.0) -> None:
+    Without `counters` nothing tells the heads how often a user met an item or its type, unless attention does.
+    """
+
+    def __init__(
+        self, backbone: Backbone, dim: int, heads: int, id_rows: int, dropout: float = 0.0, counters: bool = True
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.counters = counters
         self.dropout = nn.Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
         scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + PLAIN
@@ -61,6 +67,8 @@ class ClickModel(nn.Module):
         """Take means and deviations from a sample [n, s] of `scalars`, before training."""
         self.mean: Tensor = scalars.mean(0)
         self.spread: Tensor = scalars.std(0).clamp(min=1e-3)
+        if not self.counters:  # the heads read 0 for whatever a user's counters are
+            self.spread[-PLAIN : COUNTERS - PLAIN] = torch.inf
 
     def scalars(self, found: Evidence) -> Tensor:
         """What the heads read beside vectors [t, c, s]: masses of attention, how the item fits the query, plain features."""

@@ -23,6 +23,7 @@ class Spec:
     image_width: int
     history: int = 0  # the newest behaviours that exist for the model; 0: all
     without: str = ""
+    counters: bool = True
 
     def backbone(self) -> Backbone:
         """A new backbone."""
@@ -47,4 +48,4 @@ class Spec:
 
     def click(self, dropout: float = 0.0) -> ClickModel:
         """A new click model; dropout is for training only."""
-        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout)
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout, self.counters)

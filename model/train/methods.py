@@ -7,7 +7,7 @@ differ by their search unit alone. Ablations take one thing away from `seminar`,
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.config import Config
+from model.config import MODALITIES, Config
 
 Settings = dict[str, dict[str, Any]]
 
@@ -61,10 +61,8 @@ ABLATIONS = (
     Method("seminar-no-next-pair", inits=PSU_ONLY, psu_settings={"train": {"next_pair": 0.0}}),
     Method("seminar-no-alignment", inits=PSU_ONLY, psu_settings={"train": {"alignment": 0.0}}),
     Method("seminar-no-relevance", inits=PSU_ONLY, psu_settings={"train": {"relevance": 0.0}}),
-    *(
-        Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}})
-        for name in ("id", "attribute", "text", "image", "query")
-    ),
+    *(Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}}) for name in MODALITIES),
+    Method("seminar-no-counters", inits=PSU_ONLY, settings={"model": {"counters": False}}),
     *(Method(f"seminar-history-{n}", inits=PSU_ONLY, settings={"model": {"history": n}}) for n in (50, 200, 1000)),
     Method("seminar-k50", inits=PSU_ONLY, settings={"model": {"retrieved": 50}}),
     # A metric of the GSU other than the ESU's: inner products of the embeddings.

@@ -42,6 +42,7 @@ def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") ->
         dataset.image_width,
         model.history,
         model.without,
+        model.counters,
     )
 
 

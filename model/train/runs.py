@@ -128,7 +128,9 @@ def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
 
 def _loaded(work: Path, until: int, model: ModelConfig, data: str) -> Dataset:
     """The data set as of a time, kept for the next run; what models see of it is not the data set's."""
-    return _kept(work, until, replace(model, history=0, without="", retrieved=1, recent=1, dim=1, heads=1), data)
+    return _kept(
+        work, until, replace(model, history=0, without="", counters=True, retrieved=1, recent=1, dim=1, heads=1), data
+    )
 
 
 @lru_cache(maxsize=2)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method and initialisation."""
+    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method."""
 
     seeds: int = 3
     users: int = 0
@@ -66,7 +66,8 @@ class Suite:
         """The fine-tuning run of a method."""
         psu = None
         if init == "psu":
-            config = merged(self.config, method.settings, method.psu_settings)
+            heads: Settings = {"model": {"counters": True}}  # which a PSU has not: one is enough
+            config = merged(self.config, method.settings, method.psu_settings, heads)
             psu = Run("psu", self.data, self.windows, config, seed)
         config = merged(self.config, method.settings, tuned)
         return Run("ctr", self.data, self.windows, config, seed, method.search, psu)
@@ -76,12 +77,14 @@ class Suite:
         folder = self.work / runs.make(self.work, run, self.again)["checkpoint"]
         return of_checkpoint(folder, self.dataset, before, search)
 
-    def tune(self, method: Method, init: str) -> list[dict[str, Any]]:
-        """The logged runs [{"settings", "recommendation", "search", "gauc"}] of a method with seed 0, the best first."""
+    def tune(self, method: Method) -> list[dict[str, Any]]:
+        """The logged runs [{"settings", "recommendation", "search", "gauc"}] of a method with seed 0, the best first; of its
+        first initialisation, for all that it has.
+        """
         rows = []
         key = ",".join(lists.digest() for lists in self.validation)
         for settings in TUNING[: max(self.budget.tuning, 1)]:
-            run = self.run(method, init, 0, settings)
+            run = self.run(method, method.inits[0], 0, settings)
             facts = runs.make(self.work, run, self.again)
             known = facts.get("validation", {})
             if key not in known:
@@ -90,7 +93,7 @@ class Suite:
                 known = {**known, key: {**found, "gauc": float(np.mean(list(found.values())))}}
                 runs.note(self.work, run, {**facts, "validation": known})
             rows.append({"settings": settings, "run": run.key(), **known[key]})
-            log.info("tuning %s %s %s", method.name, init, rows[-1])
+            log.info("tuning %s %s", method.name, rows[-1])
         return sorted(rows, key=lambda row: -row["gauc"])
 
     def trees(self) -> tuple[Scorer, list[dict[str, Any]]]:
@@ -130,13 +133,12 @@ def compare(
     tuning: dict[str, Any] = {}
     scores: dict[tuple[str, str], list[Scorer]] = {}
     for method in wanted:
+        # An ablation has the settings of what it takes something from.
+        asked = ours(suite) if suite == "ablations" else method
+        if asked.name not in tuning:
+            tuning[asked.name] = state.tune(asked)
+        settings = tuning[asked.name][0]["settings"]
         for init in method.inits:
-            # An ablation has the settings of what it takes something from.
-            label, asked = (OURS, ours(suite)) if suite == "ablations" else (method.name, method)
-            place = "psu" if suite == "ablations" else init
-            if f"{label} {place}" not in tuning:
-                tuning[f"{label} {place}"] = state.tune(asked, place)
-            settings = tuning[f"{label} {place}"][0]["settings"]
             made = [state.run(method, init, seed, settings) for seed in range(budget.seeds)]
             scores[method.name, init] = [state.score(run, windows.t3, method.scored_by) for run in made]
             progress(f"{method.name} ({init}): {budget.seeds} seeds ready after {time.monotonic() - begin:.0f} s")

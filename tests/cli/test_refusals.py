@@ -265,7 +265,11 @@ def test_a_wrong_settings_file_is_named(
 
 @pytest.mark.parametrize(
     ("content", "field", "value"),
-    [("[model]\nwidth = 3\n", "setting", "width"), ('[model]\ndim = "64"\n', "setting dim", "64")],
+    [
+        ("[model]\nwidth = 3\n", "setting", "width"),
+        ('[model]\ndim = "64"\n', "setting dim", "64"),
+        ('[model]\nwithout = "texts"\n', "setting without", "texts"),
+    ],
 )
 def test_a_wrong_setting_of_training_is_named(
     refusal: Run, homes: dict[str, Path], tmp_path: Path, content: str, field: str, value: str

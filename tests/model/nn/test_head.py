@@ -46,3 +46,23 @@ def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool) -
             expected.append(model.combine(everything, torch.from_numpy(bias)[None])[0].numpy())
     assert found == pytest.approx(np.stack(expected), rel=1e-6, abs=1e-6)
     assert np.abs(found[1] - found[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("counters", [True, False])
+def test_without_counters_whatever_they_are_is_not_read(counters: bool) -> None:
+    torch.manual_seed(0)
+    model, rng = (
+        Spec(WIDTH, HEADS, 10, 5, "topk", 10, 10, 10, 8, 0, counters=counters).click().eval(),
+        np.random.default_rng(0),
+    )
+    model.standardise(torch.randn(50, len(model.mean)))
+    item, masses = rng.standard_normal((3, WIDTH), np.float32), rng.standard_normal((3, HEADS), np.float32)
+    attended = Attended(item, masses, np.empty((3, 0, HEADS), np.float32))
+    rest = [rng.standard_normal((n, p), np.float32) for n, p in ((3, POPULARITY), (1, CONTEXT))]
+
+    def said(counted: np.ndarray, popularity: np.ndarray) -> np.ndarray:
+        return Head(model)(attended, attended, item, item[:1], True, counted, popularity, rest[1], item[:, 0])
+
+    first, second = rng.standard_normal((2, 3, COUNTERS), np.float32)
+    assert np.array_equal(said(first, rest[0]), said(second, rest[0])) != counters
+    assert not np.array_equal(said(first, rest[0]), said(first, rest[0] + 1))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_each_method_has_a_row_a_mode_and_an_initialisation(found: dict[str, Any
 
 
 def test_every_method_is_tuned_by_as_many_logged_runs(found: dict[str, Any]) -> None:
-    for name in ("seminar psu", "seminar scratch", "din_recent psu", "din_recent scratch"):
+    for name in ("seminar", "din_recent"):
         runs = found["tuning"][name]
         assert len(runs) == 2
         assert [row["gauc"] for row in runs] == sorted((row["gauc"] for row in runs), reverse=True)
@@ -102,7 +103,7 @@ def test_a_run_that_was_killed_is_made_again_and_no_other(home: Path, found: dic
     copy = tmp_path / "copy"
     shutil.copytree(home, copy, symlinks=True)
     before = markers(copy)
-    lost = found["tuning"]["din_recent scratch"][-1]["run"]
+    lost = found["tuning"]["din_recent"][-1]["run"]
     (copy / "suites" / "runs" / lost / "done.json").unlink()
     again = compare(copy, suite="peers", windows=WINDOWS, config=CONFIG, budget=BUDGET, only=ONLY)
     after = markers(copy)
@@ -112,12 +113,12 @@ def test_a_run_that_was_killed_is_made_again_and_no_other(home: Path, found: dic
 
 def test_other_data_or_settings_are_other_runs(home: Path, found: dict[str, Any]) -> None:
     before = set(markers(home))
-    small = Budget(seeds=1, users=10, targets=20, tuning=1, tuning_targets=40)
+    small = replace(BUDGET, seeds=1, targets=20)
     compare(home, suite="peers", windows=WINDOWS, config=CONFIG, budget=small, only=["popularity"])
     assert set(markers(home)) == before
     other = merged(CONFIG, {"train": {"id_dropout": 0.2}})
     compare(home, suite="peers", windows=WINDOWS, config=other, budget=small, only=["popularity"])
-    assert len(set(markers(home)) - before) == 3  # a PSU and a click model on it, and one from scratch
+    assert len(set(markers(home)) - before) == 4  # a PSU, two click models on it, and one from scratch
 
 
 def test_the_homes_own_psu_stays_as_it_is(home: Path, found: dict[str, Any]) -> None:
@@ -129,8 +130,8 @@ def test_the_homes_own_psu_stays_as_it_is(home: Path, found: dict[str, Any]) -> 
 def test_ablations_take_one_thing_away_with_our_tuned_settings(home: Path, found: dict[str, Any]) -> None:
     only = ["seminar-no-alignment", "seminar-scratch"]
     rows = compare(home, suite="ablations", windows=WINDOWS, config=CONFIG, budget=BUDGET, only=only)
-    assert set(rows["tuning"]) == {"seminar psu"}
-    assert rows["tuning"]["seminar psu"] == found["tuning"]["seminar psu"]
+    assert set(rows["tuning"]) == {"seminar"}
+    assert rows["tuning"]["seminar"] == found["tuning"]["seminar"]
     named = {(row["name"], row["mode"]): row for row in rows["methods"]}
     assert {name for name, _ in named} == {"seminar", *only}
     reference = next(r for r in found["methods"] if (r["name"], r["init"], r["mode"]) == ("seminar", "psu", "search"))
