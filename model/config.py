@@ -25,7 +25,7 @@ class ModelConfig:
     token_rows: int = 1 << 14
     attribute_rows: int = 1 << 15
     history: int = 0  # ablation: only the newest behaviours exist; 0: all
-    without: str = ""  # ablation: modalities taken away, separated by commas: id, attribute, text, image, query
+    without: str = ""  # ablation: MODALITIES taken away, separated by commas
     counters: bool = True  # ablation: false: the click model's heads are not told how often a user met an item or its type
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 

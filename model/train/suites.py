@@ -17,7 +17,7 @@ import numpy as np
 from features import reports
 from features.errors import SeminarError
 from model.compute import tune
-from model.config import Config, Windows
+from model.config import Config, ModelConfig, TrainConfig, Windows
 from model.train import baselines, runs, trees
 from model.train.baselines import validation_gauc
 from model.train.dataset import Dataset, load
@@ -97,11 +97,13 @@ class Suite:
         return sorted(rows, key=lambda row: -row["gauc"])
 
     def trees(self) -> tuple[Scorer, list[dict[str, Any]]]:
-        """Trees over counters, fitted once for these data, windows and lists."""
-        run = Run("trees", self.data, self.windows, self.config, 0, ",".join(lists.digest() for lists in self.validation))
+        """Trees over counters, fitted once for these data, windows, lists and what they read of the configuration."""
+        encoder, negatives = self.config.model.encoder, self.config.train.negatives
+        config = Config(ModelConfig(encoder=encoder), TrainConfig(negatives=negatives))
+        run = Run("trees", self.data, self.windows, config, 0, ",".join(lists.digest() for lists in self.validation))
         folder = self.work / "runs" / run.key()
         if self.again is not None or not (folder / runs.DONE).exists():
-            text, logged = trees.fit(self.work, self.dataset, self.validation, self.windows, self.config)
+            text, logged = trees.fit(self.work, self.dataset, self.validation, self.windows, config)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "trees.txt").write_text(text)
             runs.note(self.work, run, {"kind": "trees", "checkpoint": f"runs/{run.key()}/trees.txt", "runs": logged})

@@ -51,10 +51,8 @@ def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool) -
 @pytest.mark.parametrize("counters", [True, False])
 def test_without_counters_whatever_they_are_is_not_read(counters: bool) -> None:
     torch.manual_seed(0)
-    model, rng = (
-        Spec(WIDTH, HEADS, 10, 5, "topk", 10, 10, 10, 8, 0, counters=counters).click().eval(),
-        np.random.default_rng(0),
-    )
+    rng = np.random.default_rng(0)
+    model = Spec(WIDTH, HEADS, 10, 5, "topk", 10, 10, 10, 8, 0, counters=counters).click().eval()
     model.standardise(torch.randn(50, len(model.mean)))
     item, masses = rng.standard_normal((3, WIDTH), np.float32), rng.standard_normal((3, HEADS), np.float32)
     attended = Attended(item, masses, np.empty((3, 0, HEADS), np.float32))
