@@ -4,7 +4,6 @@ A row's figures are means over seeds of each user's value, users resampled; `dif
 of `seminar` (PSU-restored) minus that row, user by user.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -101,13 +100,14 @@ class Suite:
         encoder, negatives = self.config.model.encoder, self.config.train.negatives
         config = Config(ModelConfig(encoder=encoder), TrainConfig(negatives=negatives))
         run = Run("trees", self.data, self.windows, config, 0, ",".join(lists.digest() for lists in self.validation))
-        folder = self.work / "runs" / run.key()
-        if self.again is not None or not (folder / runs.DONE).exists():
+        facts = runs.done(self.work, run)
+        if self.again is not None or facts is None:
+            folder = self.work / "runs" / run.key()
             text, logged = trees.fit(self.work, self.dataset, self.validation, self.windows, config)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "trees.txt").write_text(text)
-            runs.note(self.work, run, {"kind": "trees", "checkpoint": f"runs/{run.key()}/trees.txt", "runs": logged})
-        facts = json.loads((folder / runs.DONE).read_text())
+            facts = {"kind": "trees", "checkpoint": f"runs/{run.key()}/trees.txt", "runs": logged}
+            runs.note(self.work, run, facts)
         text = (self.work / facts["checkpoint"]).read_text()
         return trees.scorer(text, self.work, self.dataset, self.windows), facts["runs"]
 
