@@ -32,7 +32,9 @@ from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT = 6
+FORMAT = 7
+READ = (FORMAT, 6)
+"""Formats that this version reads: 6 had no tiers."""
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 VOCABULARY, TYPES = "vocabulary.npy", "types.npz"
 FEATURE_SERVICE = "ctr_v1"
@@ -130,9 +132,9 @@ def load(folder: Path) -> Bundle:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise SeminarError("bundle", folder, f"has no readable manifest ({error})", "publish it again") from error
-    for name, wanted in (("format", FORMAT), ("feature_service", FEATURE_SERVICE)):
-        if manifest.get(name) != wanted:
-            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {wanted!r}", "export it with this version")
+    for name, read in (("format", READ), ("feature_service", (FEATURE_SERVICE,))):
+        if manifest.get(name) not in read:
+            raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {read[0]!r}", "export it with this version")
     spec = Spec(**manifest["spec"])
     model = spec.click()
     model.load_state_dict(load_file(folder / WEIGHTS), assign=True)  # the file's own pages: processes share them

@@ -27,6 +27,7 @@ class ModelConfig:
     history: int = 0  # ablation: only the newest behaviours exist; 0: all
     without: str = ""  # ablation: MODALITIES taken away, separated by commas
     counters: bool = True  # ablation: false: the click model's heads are not told how often a user met an item or its type
+    tiers: bool = True  # the heads are told how much of the history is how similar to a candidate (model.nn.tiers)
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from model.nn.attention import TargetAttention, gap_buckets
 from model.nn.click import ClickModel, Evidence
 from model.nn.features import plain
 from model.nn.inputs import History, Interest, Seen
+from model.nn.tiers import BINS, DAYS
 from model.train.dataset import Dataset
 from model.train.moments import Moments
 from model.train.popularity import Popularity
@@ -41,7 +42,8 @@ def score(
     now = torch.from_numpy(np.concatenate([m.now for m in moments]))
     candidates, asked = (np.concatenate([getattr(m, name) for m in moments]) for name in ("items", "queries"))
 
-    keys = _items(model, dataset, vocabulary, item_rows) + _queries(model, dataset, query_rows)
+    browsed = _items(model, dataset, vocabulary, item_rows)
+    keys = browsed + _queries(model, dataset, query_rows)
     item, query = _items(model, dataset, vocabulary, candidates), _queries(model, dataset, asked)
     gap, mask = (now.unsqueeze(1) - time).clamp(min=0), torch.from_numpy(real)
     attention = backbone.attention
@@ -62,7 +64,23 @@ def score(
     source = torch.from_numpy(np.concatenate([m.source for m in moments]))
     told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types, source)
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
-    return model.combine(Evidence(long, recent, item, query, told), bias)
+    counts = torch.from_numpy(item_rows > 0)
+    alike = _tiers(item, browsed, gap, counts) if model.tiers else item[..., :0]
+    return model.combine(Evidence(long, recent, item, query, told, alike), bias)
+
+
+@torch.no_grad()
+def _tiers(item: Tensor, browsed: Tensor, gap: Tensor, counts: Tensor) -> Tensor:
+    """Histograms [t, c, r b] of cosines of candidates [t, c, d] and behaviours' items [t, l, d] that count [t, l]."""
+    cosines = torch.einsum("tcd,tld->tcl", F.normalize(item, dim=-1), F.normalize(browsed, dim=-1))
+    at = cosines.clamp(min=0) * (BINS - 1)
+    below = at.floor().clamp(max=BINS - 2)
+    rows = []
+    for days in (*DAYS, np.inf):
+        one = ((gap <= days * 86_400_000) & counts).unsqueeze(1).float()
+        empty, place, upper = torch.zeros(*item.shape[:2], BINS), below.long(), at - below
+        rows.append(empty.scatter_add(2, place, one * (1 - upper)).scatter_add(2, place + 1, one * upper))
+    return torch.cat(rows, -1).log1p() / 5
 
 
 def _items(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints) -> Tensor:

@@ -68,8 +68,8 @@ class TargetAttention(nn.Module):
             at = 0
             for begin, ends, nows, rows in _by_user(folded, seen):
                 here = slice(begin, int(ends.max(initial=begin)))
-                items, item = kernels.distinct(history.item[here].numpy(), len(parts.item))
-                queries, query = kernels.distinct(history.query[here].numpy(), len(parts.query))
+                items, item = kernels.distinct(history.item[here].numpy())
+                queries, query = kernels.distinct(history.query[here].numpy())
                 by_item = rows @ parts.item[torch.from_numpy(items)].T
                 by_query = rows @ parts.query[torch.from_numpy(queries)].T
                 time, kinds = history.time[here].numpy(), history.kind[here].numpy()

@@ -13,6 +13,7 @@ from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
 from model.nn.features import COUNTERS, PLAIN, plain
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
+from model.nn.tiers import TIERS, tiers
 from model.nn.units import EXTRA
 
 POSITIONS = 32
@@ -27,30 +28,41 @@ def rated(labels: dict[str, int]) -> int:
 
 
 class Evidence(NamedTuple):
-    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 31]."""
+    """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 31],
+    tiers [t, c, 33] (no column where the model does without)."""
 
     long: Interest
     recent: Interest
     item: Tensor
     query: Tensor
     plain: Tensor
+    tiers: Tensor
 
 
 class ClickModel(nn.Module):
     """A click's log-odds. Item and query parts may come encoded (serving) or from `backbone.parts` (training).
 
-    Without `counters` nothing tells the heads how often a user met an item or its type, unless attention does.
+    Without `counters` nothing tells the heads how often a user met an item or its type, unless attention does;
+    without `tiers` nothing tells them how much of a history is similar to it.
     """
 
     def __init__(
-        self, backbone: Backbone, dim: int, heads: int, id_rows: int, dropout: float = 0.0, counters: bool = True
+        self,
+        backbone: Backbone,
+        dim: int,
+        heads: int,
+        id_rows: int,
+        dropout: float = 0.0,
+        counters: bool = True,
+        tiers: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.counters = counters
+        self.tiers = tiers
         self.dropout = nn.Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
-        scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + PLAIN
+        scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + TIERS * tiers + PLAIN
         # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say. The wide
         # one is trained first, alone (`model.train.wide`); the other, silent at first, learns what that leaves over.
         self.head = _mlp(6 * dim + scalars, 128, dim, silent=True)
@@ -71,9 +83,9 @@ class ClickModel(nn.Module):
             self.spread[-PLAIN : COUNTERS - PLAIN] = torch.inf
 
     def scalars(self, found: Evidence) -> Tensor:
-        """What the heads read beside vectors [t, c, s]: masses of attention, how the item fits the query, plain features."""
+        """What the heads read beside vectors [t, c, s]: masses of attention, item with query, tiers, plain features."""
         relevance = F.cosine_similarity(found.item, found.query, dim=-1)  # what the PSU's third objective trained
-        return torch.cat([found.long.mass, found.recent.mass, relevance.unsqueeze(-1), found.plain], -1)
+        return torch.cat([found.long.mass, found.recent.mass, relevance.unsqueeze(-1), found.tiers, found.plain], -1)
 
     def combine(self, found: Evidence, bias: Tensor) -> Tensor:
         """Log-odds [t, c] before offsets of source and position; bias [t, c]: the items' own."""
@@ -116,7 +128,8 @@ class ClickModel(nn.Module):
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
         told = plain(items, queries, popularity, history, seen, types, source)
-        return Evidence(long, recent, item, query, told)
+        alike = tiers(items, parts.item, history, seen) if self.tiers else item[..., :0]
+        return Evidence(long, recent, item, query, told, alike)
 
 
 def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequential:

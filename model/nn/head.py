@@ -39,6 +39,7 @@ class Head:
         recent: Attended,
         item: Floats,
         query: Floats,
+        alike: Floats,
         searched: bool,
         counted: Floats,
         popularity: Floats,
@@ -47,12 +48,12 @@ class Head:
     ) -> Floats:
         """Log-odds [2, c] of candidates from the catalogue and of the same as a list that is shown (SAMPLED, IMPRESSED).
 
-        item [c, d] and query [1, d] parts; counted [c, 18], popularity [c, 5]; about: context [1, 6]; bias [c]: the items'
-        own.
+        item [c, d] and query [1, d] parts; alike [c, 33]: tiers, or no column; counted [c, 18], popularity [c, 5]; about:
+        context [1, 6]; bias [c]: the items' own.
         """
         same = np.append(about[0], np.array([searched, 0], np.float32))
         same = np.broadcast_to(same, (len(item), len(same)))
-        plain = np.concatenate([long.mass, recent.mass, _cosine(item, query), counted, popularity, same], 1)
+        plain = np.concatenate([long.mass, recent.mass, _cosine(item, query), alike, counted, popularity, same], 1)
         plain = ((plain - self._mean) / self._spread).clip(-8, 8)
         first = plain @ self._plain + self._bias
         vectors = [long.vector, recent.vector, item, long.vector * item, recent.vector * item]

@@ -1,4 +1,4 @@
-"""Compiled loops over behaviours: selection, attention over what was selected and its gradient, repeats.
+"""Compiled loops over behaviours: selection, attention over what was selected and its gradient, repeats, likeness.
 
 Letters: n targets (c of each of t moments), l behaviours, k places, i and q distinct items and queries, h heads, e width
 of a head, d = h e, b gap buckets. A target touches only the k rows that it attends to. For one thread; they hold no
@@ -29,16 +29,23 @@ def _bucket(edges, gap):
 
 
 @numba.njit(cache=True, nogil=True)
-def distinct(rows, size):
-    """The distinct ones of rows [l], all below size, as they come; and where each row is among them [l]."""
-    number, found, place = np.full(size, -1, np.int64), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+def distinct(rows):
+    """The distinct ones of rows [l] as they come, and where each row is among them [l]; in time proportional to l."""
+    size = 16
+    while size < 2 * len(rows):
+        size *= 2
+    marks, mask = np.full(size, -1, np.int64), size - 1
+    found, place = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     count = 0
     for e in range(len(rows)):
-        if number[rows[e]] < 0:
-            number[rows[e]] = count
+        at = (rows[e] * 2654435761 >> 7) & mask
+        while marks[at] >= 0 and found[marks[at]] != rows[e]:
+            at = (at + 1) & mask
+        if marks[at] < 0:
+            marks[at] = count
             found[count] = rows[e]
             count += 1
-        place[e] = number[rows[e]]
+        place[e] = marks[at]
     return found[:count].copy(), place
 
 
@@ -308,3 +315,35 @@ def columns(found, out):
         out[n, f] = np.log1p(since) / 3 if times > 0 else 0.0
         out[n, f + 1] = np.log1p(mean) / 3 if times > 1 else 0.0
         out[n, f + 2] = min(max(np.log((since + 1) / (mean + 1)), -3.0), 3.0) if times > 1 else 0.0
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+def pool(cosines, column, item, time, ends, nows, rings, newest, out):
+    """Histograms out [n, 3, b] of cosines [n, i] of one user's candidates and distinct items, in bins around 0 to 1.
+
+    column [l]: of each behaviour's item, which counts where item [l] > 0; rings [2]: ages (ms) that end the first two.
+    Of what a moment sees, behaviours [0, ends[t]), the newest count. A cosine is shared by the two bins around it.
+    """
+    bins = out.shape[2]
+    c, steps = len(cosines) // max(len(ends), 1), np.float32(bins - 1)
+    held = np.zeros((3, cosines.shape[1]), np.float32)
+    for t in range(len(ends)):
+        held[:] = 0
+        ring = 2
+        for j in range(max(0, ends[t] - newest), ends[t]):
+            while ring > 0 and nows[t] - time[j] <= rings[ring - 1]:  # ages shrink along the history
+                ring -= 1
+            if item[j] > 0:
+                held[ring, column[j]] += 1
+        latest, later, early = held
+        for n in range(t * c, (t + 1) * c):
+            row = cosines[n]
+            for b in range(bins):
+                x = y = z = np.float32(0)
+                for u in range(len(row)):
+                    at = min(max(row[u], np.float32(0)), np.float32(1)) * steps
+                    near = max(np.float32(1) - abs(at - np.float32(b)), np.float32(0))
+                    x += near * latest[u]
+                    y += near * later[u]
+                    z += near * early[u]
+                out[n, 0, b], out[n, 1, b], out[n, 2, b] = x, y, z

@@ -24,6 +24,7 @@ class Spec:
     history: int = 0  # the newest behaviours that exist for the model; 0: all
     without: str = ""
     counters: bool = True
+    tiers: bool = False  # as it was before there were any
 
     def backbone(self) -> Backbone:
         """A new backbone."""
@@ -48,4 +49,4 @@ class Spec:
 
     def click(self, dropout: float = 0.0) -> ClickModel:
         """A new click model; dropout is for training only."""
-        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout, self.counters)
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout, self.counters, self.tiers)

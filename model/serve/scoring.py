@@ -16,6 +16,7 @@ from model.nn.features import moments
 from model.nn.folded import Attended, Folded, Past, Tables, buckets
 from model.nn.head import Head
 from model.nn.met import Wanted, counters
+from model.nn.tiers import tiers_of_moment
 from model.search.choose import search
 from model.search.keys import Floats, Keys, Rows
 from model.serve.entities import Entities, Ids, Known
@@ -120,12 +121,19 @@ class Scoring:
             recent,
             item,
             words,
+            self._alike(item, items, past, time, now),
             searched,
             counters(past, time, now, wanted),
             self._popularity(items, rows, types),
             moments(np.array([now]), last, np.array([len(time)])),
             self._bias(items, rows),
         ).astype(np.float64)
+
+    def _alike(self, item: Floats, items: Known, past: Past, time: NDArray[np.int64], now: int) -> Floats:
+        """Tiers [c, 33] of candidates' item parts [c, d]; no column where the model does without."""
+        if not self._bundle.spec.tiers:
+            return item[:, :0]
+        return tiers_of_moment(item, items.parts, past.item, time, now)
 
     def _popularity(self, items: Known, rows: Rows, types: Rows) -> Floats:
         """Popularity [c, 5] of candidates; of an item that the bundle does not know only its type's is known."""

@@ -40,18 +40,26 @@ TUNING: tuple[Settings, ...] = (
 )
 """The runs among which validation chooses, the same for every method; the first is the configuration as it is."""
 
+NO_TIERS: Settings = {"model": {"tiers": False}}
+
+
+def peer(name: str, search: str = "") -> Method:
+    """A rival: another search, and no tiers, which none of them has (MUSE with SimTier's own)."""
+    return Method(name, search or name, NO_TIERS)
+
+
 PEERS = (
     Method(OURS),
-    Method("din_recent", "din_recent"),
-    Method("din_full", "din_full"),
-    Method("sim_hard", "sim_hard"),
-    Method("sim_soft", "sim_soft"),
-    Method("eta", "eta"),
-    Method("sdim", "benchmarks.peer_models.sdim:sdim"),
-    Method("qin", "benchmarks.peer_models.qin:qin"),
-    Method("twin", "twin"),
-    Method("muse", "muse"),
-    Method("muse_tier", "muse_tier"),
+    peer("din_recent"),
+    peer("din_full"),
+    peer("sim_hard"),
+    peer("sim_soft"),
+    peer("eta"),
+    peer("sdim", "benchmarks.peer_models.sdim:sdim"),
+    peer("qin", "benchmarks.peer_models.qin:qin"),
+    peer("twin"),
+    peer("muse"),
+    peer("muse_tier"),
 )
 
 PSU_ONLY = ("psu",)
@@ -63,6 +71,9 @@ ABLATIONS = (
     Method("seminar-no-relevance", inits=PSU_ONLY, psu_settings={"train": {"relevance": 0.0}}),
     *(Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}}) for name in MODALITIES),
     Method("seminar-no-counters", inits=PSU_ONLY, settings={"model": {"counters": False}}),
+    Method("seminar-no-tiers", inits=PSU_ONLY, settings=NO_TIERS),
+    # What is left without any search: tiers of the whole history, attention to the last ones alone.
+    Method("seminar-no-search", "din_recent", inits=PSU_ONLY),
     *(Method(f"seminar-history-{n}", inits=PSU_ONLY, settings={"model": {"history": n}}) for n in (50, 200, 1000)),
     Method("seminar-k50", inits=PSU_ONLY, settings={"model": {"retrieved": 50}}),
     # A metric of the GSU other than the ESU's: inner products of the embeddings.

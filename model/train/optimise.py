@@ -32,7 +32,7 @@ class RowAdam:
             if table.grad is None:
                 continue
             rows, values = _array(table.grad._indices()[0]), _array(table.grad._values())
-            distinct, place = kernels.distinct(rows, len(table))
+            distinct, place = kernels.distinct(rows)
             _follow(
                 *(_array(x) for x in (table, *moments)),
                 *(values, distinct, place, np.float32(share * self._lr * math.sqrt(second) / first)),

@@ -43,6 +43,7 @@ def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") ->
         model.history,
         model.without,
         model.counters,
+        model.tiers,
     )
 
 

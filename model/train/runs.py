@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -128,9 +128,8 @@ def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
 
 def _loaded(work: Path, until: int, model: ModelConfig, data: str) -> Dataset:
     """The data set as of a time, kept for the next run; what models see of it is not the data set's."""
-    return _kept(
-        work, until, replace(model, history=0, without="", counters=True, retrieved=1, recent=1, dim=1, heads=1), data
-    )
+    read = ModelConfig(token_rows=model.token_rows, attribute_rows=model.attribute_rows, encoder=model.encoder)
+    return _kept(work, until, read, data)
 
 
 @lru_cache(maxsize=2)

@@ -65,7 +65,7 @@ class Suite:
         """The fine-tuning run of a method."""
         psu = None
         if init == "psu":
-            heads: Settings = {"model": {"counters": True}}  # which a PSU has not: one is enough
+            heads: Settings = {"model": {"counters": True, "tiers": True}}  # which a PSU has not: one is enough
             config = merged(self.config, method.settings, method.psu_settings, heads)
             psu = Run("psu", self.data, self.windows, config, seed)
         config = merged(self.config, method.settings, tuned)

@@ -4,11 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
+from features.online import Online
 from features.publish import path, verify
 from features.record import entity_id
 from model import bundle
+from model.nn.features import PLAIN
+from model.nn.tiers import TIERS
+from model.serve.scorer import Scorer
 from tests.model.conftest import Trained
 
 
@@ -43,6 +49,26 @@ def test_a_bundle_for_another_reader_is_refused(
     (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, name: value}))
     with pytest.raises(SeminarError, match=said):
         bundle.load(copy)
+
+
+def test_a_bundle_from_before_there_were_tiers_still_scores(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "v000009"
+    shutil.copytree(path(trained.home / "bundles", trained.bundle), copy)
+    manifest, weights = json.loads((copy / bundle.MANIFEST).read_text()), load_file(copy / bundle.WEIGHTS)
+    assert manifest["spec"]["tiers"] is True
+    for name in ("head.0.weight", "mean", "spread"):  # what they have last are tiers, then plain features
+        columns = torch.arange(weights[name].shape[-1])
+        kept = (columns < len(columns) - PLAIN - TIERS) | (columns >= len(columns) - PLAIN)
+        weights[name] = weights[name][..., kept].contiguous()
+    save_file(weights, copy / bundle.WEIGHTS)
+    spec = {name: value for name, value in manifest["spec"].items() if name != "tiers"}
+    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, "format": 6, "spec": spec}))
+    monkeypatch.setenv("SEMINAR_HOME", str(trained.home))
+    answer = Scorer.of(bundle.load(copy), Online()).score("user-2", ["milk-0", "rice-1"], time_ms=trained.windows.end)
+    assert len(answer.rates) == 2
+    assert answer.degraded == []
 
 
 def test_tables_that_do_not_fit_are_refused(trained: Trained, tmp_path: Path) -> None:

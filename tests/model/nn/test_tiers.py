@@ -1,0 +1,98 @@
+"""Tiers against their plain definition; serving's against training's."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.nn import tiers as module
+from model.nn.inputs import History, Seen
+from model.nn.tiers import BINS, DAYS, TIERS, tiers, tiers_of_moment
+from model.search.keys import Coded, Parts
+
+DAY = 86_400_000
+
+
+def a_history(items: list[int], days: list[int]) -> History:
+    zeros = torch.zeros(len(items), dtype=torch.long)
+    return History(torch.tensor(items, dtype=torch.long), zeros, torch.tensor(days, dtype=torch.long) * DAY, zeros + 2)
+
+
+def counts(features: torch.Tensor) -> torch.Tensor:
+    """Counts [..., rings, bins] of what features stand for: of the last 14 and 60 days, and of all."""
+    return (features * 5).expm1().view(*features.shape[:-1], len(DAYS) + 1, BINS)
+
+
+def test_by_hand() -> None:
+    """Item 2 lies at 60 degrees to item 1, item 3 opposite to it; item 0 is none."""
+    parts = torch.tensor([[5.0, 5.0], [2.0, 0.0], [0.5, 0.5 * math.sqrt(3)], [-1.0, 0.0]])
+    history = a_history([1, 2, 0, 1, 3], [0, 50, 60, 95, 96])
+    seen = Seen.of_one(torch.tensor([5, 3]), torch.tensor([100, 100]) * DAY)
+    found = counts(tiers(torch.tensor([[1], [1]]), parts, history, seen))
+    late, early = found[0, 0], found[1, 0]
+    assert late[:, -1].tolist() == pytest.approx([1, 1, 2], abs=1e-4)  # the very item, on days 0 and 95
+    assert late[:, 5].tolist() == pytest.approx([0, 1, 1], abs=1e-4)  # cosine .5, on day 50
+    assert late[:, 0].tolist() == pytest.approx([1, 1, 1], abs=1e-4)  # the opposite, on day 96
+    assert late.sum(1).tolist() == pytest.approx([2, 3, 4], abs=1e-4)  # the search counts nowhere
+    assert early[:, -1].tolist() == pytest.approx([0, 0, 1], abs=1e-4)  # what came later does not exist
+
+
+def test_a_cosine_between_two_bins_is_shared_by_them() -> None:
+    angle = math.acos(0.73)
+    parts = torch.tensor([[0.0, 0.0], [1.0, 0.0], [math.cos(angle), math.sin(angle)]])
+    seen = Seen.of_one(torch.tensor([1]), torch.tensor([DAY]))
+    found = counts(tiers(torch.tensor([[1]]), parts, a_history([2], [0]), seen))[0, 0, -1]
+    assert found[[7, 8]].tolist() == pytest.approx([0.7, 0.3], abs=1e-4)
+    assert found.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_only_the_newest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NEWEST", 2)
+    parts = torch.eye(4)[:, :3] + torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1.0]])
+    history, seen = a_history([1, 1, 2], [0, 1, 2]), Seen.of_one(torch.tensor([3]), torch.tensor([3 * DAY]))
+    assert counts(tiers(torch.tensor([[1]]), parts, history, seen))[0, 0, -1, -1].item() == pytest.approx(1, abs=1e-4)
+
+
+def plainly(wanted: np.ndarray, browsed: np.ndarray, ages: np.ndarray) -> np.ndarray:
+    """Features [33] of one candidate's part [d], by loops over what was browsed [m, d] and its ages in ms [m]."""
+    out = np.zeros((len(DAYS) + 1, BINS))
+    for part, age in zip(browsed, ages, strict=True):
+        length = np.linalg.norm(wanted) * np.linalg.norm(part)
+        at = min(max(wanted @ part / length if length > 1e-6 else 0.0, 0.0), 1.0) * (BINS - 1)
+        below = min(int(at), BINS - 2)
+        for ring, days in enumerate((*DAYS, math.inf)):
+            if age <= days * DAY:
+                out[ring, below] += 1 - (at - below)
+                out[ring, below + 1] += at - below
+    return np.log1p(out).ravel() / 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.integers(1, 4))
+def test_as_plainly_defined_for_users_side_by_side_and_in_serving(seed: int, length: int, moments: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = rng.standard_normal((12, 8)).astype(np.float32) + 1
+    parts[3] = 0  # nothing is known of it
+    other = int(rng.integers(0, 5))  # behaviours of the user before
+    item = rng.integers(0, len(parts), other + length)
+    time = np.concatenate([np.sort(rng.integers(0, 200 * DAY, n)) for n in (other, length)])
+    history = History(*(torch.from_numpy(x) for x in (item, item * 0, time, item * 0)))
+    prefix = rng.integers(0, length + 1, moments)
+    now = np.array([int(time[other + n - 1] if n else 0) + int(rng.integers(0, 90 * DAY)) for n in prefix])
+    first = Seen(torch.zeros(1, dtype=torch.long), torch.tensor([other]), torch.tensor([200 * DAY]))
+    own = Seen(torch.full((moments,), other), torch.from_numpy(other + prefix), torch.from_numpy(now))
+    seen = Seen(*(torch.cat(pair) for pair in zip(first, own, strict=True)))
+    wanted = rng.integers(1, len(parts), (1 + moments, 3))
+    found = tiers(torch.from_numpy(wanted), torch.from_numpy(parts), history, seen).numpy()
+    assert found.shape == (1 + moments, 3, TIERS)
+    table = Parts(Coded.plain(parts))
+    for m in range(moments):
+        here = slice(other, other + int(prefix[m]))
+        rows, times = item[here][item[here] > 0], time[here][item[here] > 0]
+        expected = [plainly(parts[row], parts[rows], now[m] - times) for row in wanted[1 + m]]
+        assert found[1 + m] == pytest.approx(np.stack(expected), abs=1e-5)
+        served = tiers_of_moment(parts[wanted[1 + m]], table, item[here].astype(np.int32), time[here], int(now[m]))
+        assert served == pytest.approx(found[1 + m], abs=1e-6)
