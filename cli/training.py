@@ -78,6 +78,7 @@ def train_ctr(
     from features.publish import current
     from model.config import Config
     from model.train.ctr import finetune
+    from model.train.methods import of_search
 
     home, windows = settings().home, windows_from(t1, t2, t3, end)
     restored = None if scratch else psu or current(home / "psu")
@@ -88,7 +89,7 @@ def train_ctr(
         windows=windows,
         psu=restored,
         search=search.value,
-        config=Config.load(config),
+        config=of_search(Config.load(config), search.value),
         seed=seed,
     )
     out = Output(as_json)

@@ -109,16 +109,17 @@ def ctr() -> None:
         from features.settings import settings
         from model.config import Config, Windows
         from model.train.ctr import finetune
+        from model.train.methods import of_search
 
         if search not in pins["searches"]:
             raise AirflowSkipException(f"{search} is not among this run's baselines")
         facts: dict[str, Any] = plain(
             finetune(
                 settings().home,
-                psu=pins["psu"] if search == MODEL else None,  # a baseline has no PSU
+                psu=pins["psu"] if search == MODEL else None,  # a baseline has no PSU, and no tiers
                 windows=Windows(**pins["windows"]),
                 search=search,
-                config=Config.load(pins["config"]),
+                config=of_search(Config.load(pins["config"]), search),
                 seed=pins["seed"],
                 history=pins["history"],
             )

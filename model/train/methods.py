@@ -93,3 +93,8 @@ def merged(config: Config, *overrides: Settings) -> Config:
         for table, values in settings.items():
             found[table] = {**found[table], **values}
     return Config.load(found)
+
+
+def of_search(config: Config, search: str) -> Config:
+    """A configuration as a method with this search has it: tiers are ours alone."""
+    return config if search == OURS else merged(config, NO_TIERS)

@@ -18,7 +18,7 @@ from features.errors import SeminarError
 from features.publish import current
 from features.settings import REPOSITORY
 from model.config import Config, Windows
-from model.train.methods import SUITES, TUNING, merged
+from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
 from model.train.suites import Budget, compare
 from tests.dags import history
 
@@ -139,6 +139,12 @@ def test_ablations_take_one_thing_away_with_our_tuned_settings(home: Path, found
     keys = [(mode, key) for mode in ("recommendation", "search") for key in ("gauc", "ndcg10", "mrr", "auc")]
     figures = [[named[name, mode][key] for mode, key in keys] for name in ("seminar", "seminar-no-alignment")]
     assert figures[0] != figures[1]
+
+
+def test_tiers_are_ours_alone() -> None:
+    assert all(method.settings.get("model", {}).get("tiers", True) is (method.name == OURS) for method in PEERS)
+    assert of_search(CONFIG, "seminar") == CONFIG
+    assert of_search(CONFIG, "din_full") == merged(CONFIG, {"model": {"tiers": False}}) != CONFIG
 
 
 def test_unknown_names_are_refused(home: Path) -> None:
