@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1, 2, 4)
-STAGES = ("queue", "sequence", "encode", "search", "attention", "head", "explain", "total")
+STAGES = ("queue", "sequence", "encode", "search", "attention", "tiers", "head", "explain", "total")
 OUTCOMES = ("ok", "degraded", "refused", "shed", "late", "unavailable", "failed")
 REASONS = ("store", "recent sequence", "unknown user", "stale", "identity")
 _COUNTERS = {

@@ -92,7 +92,9 @@ class Scoring:
         newest = np.arange(len(records) - 1, max(-1, len(records) - 1 - self._last), -1, dtype=np.int32)
         recent = self._recent.attend(self._recent.fold(item + words)[0], tables, past, newest[None])
         clock.lap("attention")
-        odds = self._odds(long, recent, item, words, items, queries, past, time, time_ms, bool(asked[0]))
+        alike = self._alike(item, items, past, time, time_ms)
+        clock.lap("tiers")
+        odds = self._odds(long, recent, item, words, alike, items, queries, past, time, time_ms, bool(asked[0]))
         rates = 1 / (1 + np.exp(-(self._scale * odds[self._rated] + self._shift)))
         clock.lap("head")
         known, places = items.known(items.rows[1]), places + np.int32(first)
@@ -104,6 +106,7 @@ class Scoring:
         recent: Attended,
         item: Floats,
         words: Floats,
+        alike: Floats,
         items: Known,
         queries: Known,
         past: Past,
@@ -121,7 +124,7 @@ class Scoring:
             recent,
             item,
             words,
-            self._alike(item, items, past, time, now),
+            alike,
             searched,
             counters(past, time, now, wanted),
             self._popularity(items, rows, types),

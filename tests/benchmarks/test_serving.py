@@ -23,7 +23,7 @@ def test_both_searches_are_measured_in_both_loops(given: world.World) -> None:
     for case in found["cases"]:
         assert 0 < case["p50_ms"] <= case["p99_ms"]
         assert case["requests"] == 10
-        assert set(case["stages_ms"]) == {"sequence", "encode", "search", "attention", "head", "total", "http"}
+        assert set(case["stages_ms"]) == {"sequence", "encode", "search", "attention", "tiers", "head", "total", "http"}
 
 
 def test_bundles_change_under_requests(given: world.World) -> None:
