@@ -1,7 +1,8 @@
 """What the suites compare: each method as settings of the one click model, and how each is tuned.
 
 Every method has the same code path, inputs, recent branch, time bias, side features, labels and number of tuning runs; peers
-differ by their search unit alone. Ablations take one thing away from `seminar`, with its tuned settings.
+differ by their search unit, and have no tiers (`model.nn.tiers`), which are ours. Ablations take one thing away from
+`seminar`, with its tuned settings.
 """
 
 from dataclasses import dataclass, field
