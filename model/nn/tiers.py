@@ -23,7 +23,7 @@ from model.nn.inputs import History, Seen
 BINS = 11
 """Cosines of 0, .1, ..., 1; below 0 is as 0."""
 DAYS = (14, 60)
-"""Counts are of behaviours at most so old, and of all."""
+"""Counts are of behaviours at most so old, and of all: two of them, since `kernels.pool` sums three rings in one pass."""
 TIERS = BINS * (len(DAYS) + 1)
 NEWEST = 10_000
 """No more behaviours than these are compared, so that a lifetime of any length costs no more."""
