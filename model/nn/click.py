@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from model.nn.attention import TargetAttention
 from model.nn.backbone import Backbone, last
+from model.nn.dropout import Dropout
 from model.nn.features import COUNTERS, PLAIN, plain
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
 from model.nn.tiers import TIERS, tiers
@@ -60,7 +61,7 @@ class ClickModel(nn.Module):
         self.backbone = backbone
         self.counters = counters
         self.tiers = tiers
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
         scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + TIERS * tiers + PLAIN
         # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say. The wide

@@ -55,11 +55,12 @@ def finetune(
     seed: int = 0,
     history: str | None = None,
     dataset: Dataset | None = None,
+    heads: wide.Heads | None = None,
 ) -> dict[str, Any]:
     """Train a click model on [t1, t2) of a version of history (or as it is now) and write its
     checkpoint below `<home>/checkpoints`.
 
-    dataset: the one as of t2, where it is loaded already.
+    dataset: the one as of t2, where it is loaded already; heads: the wide heads learned on it before, for `wide.learn`.
     Returns {"checkpoint": folder, "restored": counts by fate, "losses": [mean by epoch], "labels", "seconds"}.
     """
     tune()
@@ -82,7 +83,7 @@ def finetune(
     task = Task(dataset, rows, examples, Popularity(dataset, windows.t2), config.train)
     if not resume.file.exists():  # a run that goes on has learned all that
         standardise(model, task, seed)
-        wide.learn(model, dataset, examples, task.popularity, config.train, seed)
+        wide.learn(model, dataset, examples, task.popularity, config.train, seed, heads)
     losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, _losses(model, task), resume)["total"]
     facts = {
         **run,

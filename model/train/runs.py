@@ -25,9 +25,10 @@ from model.config import Config, ModelConfig, Windows
 from model.train.ctr import finetune
 from model.train.dataset import Dataset, load
 from model.train.psu import pretrain
+from model.train.wide import Heads
 
 log = logging.getLogger(__name__)
-PROTOCOL = 6
+PROTOCOL = 7
 """Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 
@@ -91,8 +92,9 @@ def done(work: Path, run: Run) -> dict[str, Any] | None:
     return facts if (work / facts["checkpoint"]).exists() else None
 
 
-def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
-    """The facts of a run, made first where it is not done. `again`: keys of what was made anew, in place of the cache.
+def make(work: Path, run: Run, again: set[str] | None = None, heads: Heads | None = None) -> dict[str, Any]:
+    """The facts of a run, made first where it is not done. `again`: keys of what was made anew, in place of the cache;
+    heads: of runs on the same data and windows, those that `model.train.wide` learned.
 
     Returns {"checkpoint": folder below `work`, "losses", "seconds", "seed", "search"}.
     """
@@ -108,7 +110,7 @@ def make(work: Path, run: Run, again: set[str] | None = None) -> dict[str, Any]:
         version = Path(make(work, run.psu, again)["checkpoint"]).name if run.psu else None
         dataset = _loaded(work, run.windows.t2, run.config.model, run.data)
         told: dict[str, Any] = {"windows": run.windows, "config": run.config, "seed": run.seed, "dataset": dataset}
-        facts = finetune(work, psu=version, search=run.search, **told)
+        facts = finetune(work, psu=version, search=run.search, heads=heads, **told)
         folder = Path(facts["checkpoint"])
     kept = {
         "kind": run.kind,

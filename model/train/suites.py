@@ -27,6 +27,7 @@ from model.train.rank import Means, Scored, Scorer, figures, scored, sliced
 from model.train.runs import Run
 from model.train.scoring import of_checkpoint
 from model.train.slices import slices
+from model.train.wide import Heads
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Suite:
         self.again: set[str] | None = set() if retrain else None
         self.dataset: Dataset = load(self.work, windows.end, config.model)
         self.data = runs.digest(self.dataset)
+        self.heads: Heads = {}
         count = len(self.dataset.histories.user_ids)
         drawn = np.random.default_rng(0).permutation(count)[: budget.users or count]
         self.users = np.sort(drawn)
@@ -73,7 +75,7 @@ class Suite:
 
     def score(self, run: Run, before: int, search: str = "") -> Scorer:
         """Scores of a run's checkpoint, trained first where it is not; popularity counts before a time."""
-        folder = self.work / runs.make(self.work, run, self.again)["checkpoint"]
+        folder = self.work / runs.make(self.work, run, self.again, self.heads)["checkpoint"]
         return of_checkpoint(folder, self.dataset, before, search)
 
     def tune(self, method: Method) -> list[dict[str, Any]]:
@@ -84,7 +86,7 @@ class Suite:
         key = ",".join(lists.digest() for lists in self.validation)
         for settings in TUNING[: max(self.budget.tuning, 1)]:
             run = self.run(method, method.inits[0], 0, settings)
-            facts = runs.make(self.work, run, self.again)
+            facts = runs.make(self.work, run, self.again, self.heads)
             known = facts.get("validation", {})
             if key not in known:
                 score = self.score(run, self.windows.t2)

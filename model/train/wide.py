@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import TrainConfig
 from model.nn.click import ClickModel
-from model.nn.features import plain
+from model.nn.features import PLAIN, plain
 from model.train.batch import Step, gather
 from model.train.dataset import Dataset
 from model.train.examples import ClickExamples
@@ -29,6 +29,10 @@ DRAWS, MOST = 3, 60_000
 """At most so many draws, with negatives of their own, and moments in all: a head of its size learns no more from more."""
 BATCH = 64
 LR = 4e-3
+READ = ("users", "targets", "negatives", "wide_epochs", "impressed", "listwise")
+"""The settings that decide what a wide head learns."""
+Heads = dict[tuple[object, ...], dict[str, Tensor]]
+"""Weights of wide heads by what decided them, of one data set and one window: methods that differ elsewhere share them."""
 
 
 class Sample(NamedTuple):
@@ -42,15 +46,38 @@ class Sample(NamedTuple):
 
 
 def learn(
-    model: ClickModel, dataset: Dataset, examples: ClickExamples, popularity: Popularity, settings: TrainConfig, seed: int
+    model: ClickModel,
+    dataset: Dataset,
+    examples: ClickExamples,
+    popularity: Popularity,
+    settings: TrainConfig,
+    seed: int,
+    heads: Heads | None = None,
 ) -> None:
-    """Train the wide head of a model on a sample of examples, for `wide_epochs` (0: not at all)."""
+    """Train the wide head of a model on a sample of examples, for `wide_epochs` (0: not at all).
+
+    It begins from weights of its own seed, so that what it learns depends on no other part of the model. heads: those that
+    were learned before on these examples, and where this one is added.
+    """
     if not settings.wide_epochs:
         return
+    told = (getattr(settings, name) for name in READ)
+    standard = torch.cat([model.mean[-PLAIN:], model.spread[-PLAIN:]]).tolist()
+    key = (seed, model.backbone.history, *told, *standard)
+    if heads is not None and key in heads:
+        model.load_state_dict(heads[key], strict=False)
+        return
     rng = np.random.default_rng((seed, 2))
+    torch.manual_seed(seed)
+    for layer in model.wide:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
     found = sample(dataset, examples, popularity, rng, settings.users, model.backbone.history)
     losses = train(model, found, settings, rng)
     log.info("wide head: %d moments, losses %s", len(found.sizes), losses)
+    if heads is not None:
+        own = ("wide.", "source", "position")
+        heads[key] = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(own)}
 
 
 def sample(

@@ -95,3 +95,30 @@ def test_an_item_has_an_id_by_what_was_known_before_fine_tuning_alone(trained: T
     before, after = (dataset.counts(until)[1:] >= 12 for until in (trained.windows.t1, trained.windows.t2))
     assert (after & ~before).any()
     assert np.array_equal(np.sort(checkpoint.read(Path(tuned["checkpoint"])).ids), np.sort(dataset.item_ids[before]))
+
+
+def learned(model: ClickModel) -> dict[str, torch.Tensor]:
+    return {name: x for name, x in model.state_dict().items() if name.startswith(("wide.", "source", "position"))}
+
+
+def test_it_depends_on_no_other_part_of_the_model_and_is_learned_once(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, heads = copy.deepcopy(setting.model), wide.Heads()
+    for weight in other.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    with torch.no_grad():
+        other.source.copy_(setting.model.source)
+        other.position.copy_(setting.model.position)
+    wide.learn(setting.model, *setting[:3], CONFIG.train, 0, heads)
+    wide.learn(other, *setting[:3], CONFIG.train, 0)
+    for name, value in learned(setting.model).items():
+        assert torch.equal(value, learned(other)[name]), name
+
+    monkeypatch.setattr(wide, "sample", None)  # would be called
+    third = copy.deepcopy(setting.model)
+    torch.nn.init.zeros_(third.wide[0].weight)
+    wide.learn(third, *setting[:3], CONFIG.train, 0, heads)
+    assert all(torch.equal(value, learned(third)[name]) for name, value in learned(other).items())
+    with pytest.raises(TypeError, match="NoneType"):  # another seed is another head
+        wide.learn(third, *setting[:3], CONFIG.train, 1, heads)
