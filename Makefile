@@ -15,7 +15,7 @@ WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt model/search/kernel.c model/search/kernel_tile.h
+.venv/.ready: pyproject.toml constraints.txt model/search/kernel.c model/search/kernel_tile.h model/nn/attend.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"PYTHON: {sys.version.split()[0]} is not 3.11; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[baselines,demo,dev]'

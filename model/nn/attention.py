@@ -7,9 +7,6 @@ behaviour of logit 0 and value 0 takes part in every softmax: an empty history i
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.nn import kernels
+from model.nn.attend import Given, attend, attend_backward
 from model.nn.inputs import History, Interest, Parts, Seen
 
 # Upper ends of the time-gap buckets: 1 minute to 2 years, log-spaced (ms).
@@ -86,7 +84,9 @@ class TargetAttention(nn.Module):
         The mass is log(1 + sum of exp(logits)), a learned count of matching behaviours.
         """
         t, c, d = targets.shape
-        w_q, w_k, w_v = (w.permute(1, 0, 2).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
+        # Heads innermost, as the compiled loops want them.
+        w_q, w_k, w_v = (w.permute(1, 2, 0).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
+        w_o = self.w_o.view(len(self.w_q), -1, d).transpose(0, 1).reshape(d, d)
         # What repeats in a history is projected once.
         keys, values = (
             F.embedding(history.item, parts.item @ w) + F.embedding(history.query, parts.query @ w) for w in (w_k, w_v)
@@ -99,10 +99,9 @@ class TargetAttention(nn.Module):
             self.kind_bias,
             (history.time.numpy(), history.kind.numpy(), seen.now.numpy()),
             places.numpy(),
-            c,
         )
         weights = weights.view(t, c, -1, len(self.w_q)).transpose(2, 3)
-        return Interest((out @ self.w_o).view(t, c, d), mass.view(t, c, -1), weights)
+        return Interest((out @ w_o).view(t, c, d), mass.view(t, c, -1), weights)
 
 
 def _array(x: Tensor) -> NDArray[Any]:
@@ -118,51 +117,22 @@ def _by_user(folded: Tensor, seen: Seen) -> list[tuple[int, NDArray[Any], NDArra
     ]
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "attend")
-
-
-def _each(run: Callable[[int, int], Any], n: int) -> list[Any]:
-    """Run over stretches of n targets, one a thread of torch's; a few targets are not worth a thread."""
-    threads = torch.get_num_threads()
-    if threads == 1 or n < 256:
-        return [run(0, n)]
-    cuts = np.linspace(0, n, threads + 1).astype(int).tolist()
-    return list(_pool(threads).map(run, cuts[:-1], cuts[1:]))
-
-
 class _Attend(torch.autograd.Function):
-    """`kernels.attend` with its gradient."""
+    """`attend.attend` with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Any:
-        *vectors, gap, kind_bias, (time, kind, now), places, c = given
+        *vectors, gap, kind_bias, (time, kind, now), places = given
+        bias = (gap.T.unsqueeze(1) + kind_bias.T).detach().numpy()
         q, keys, values = (_array(x) for x in vectors)
-        (n, d), h, k = q.shape, len(gap), places.shape[1]
-        out, mass, weights = (np.empty(shape, np.float32) for shape in ((n, d), (n, h), (n, k, h)))
-        bucket = np.empty(places.shape, np.uint8)
-        attend, _ = kernels.attention(h, d // h)
-        biases, found = (_array(gap), _array(kind_bias)), (bucket, out, mass, weights)
-        _each(
-            lambda first, last: attend(first, last, c, q, keys, values, *biases, time, kind, now, _EDGES, places, *found), n
-        )
-        ctx.saved = q, keys, values, kind, places, bucket, weights
-        ctx.shapes = gap.shape, kind_bias.shape
-        result = tuple(torch.from_numpy(x) for x in (out, mass, weights))
+        ctx.given = Given(q, keys, values, bias, time, kind, now, _EDGES, places)
+        ctx.found = attend(ctx.given)
+        result = tuple(torch.from_numpy(x) for x in ctx.found[:3])
         ctx.mark_non_differentiable(result[2])
         return result
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, d_mass: Tensor, _: Any) -> Any:
-        q, keys, values = ctx.saved[:3]
-        slopes, d_q = (_array(d_out), _array(d_mass)), np.empty_like(q)
-        _, backward = kernels.attention(d_mass.shape[1], q.shape[1] // d_mass.shape[1])
-
-        def run(first: int, last: int) -> list[NDArray[Any]]:
-            sums = [np.zeros(shape, np.float32) for shape in (keys.shape, values.shape, *ctx.shapes)]
-            backward(first, last, *ctx.saved, *slopes, d_q, *sums)
-            return sums
-
-        sums = [torch.from_numpy(sum(found[1:], found[0])) for found in zip(*_each(run, len(d_q)), strict=True)]
-        return (torch.from_numpy(d_q), *sums, None, None, None)
+        slopes = attend_backward(ctx.given, ctx.found, _array(d_out), _array(d_mass))
+        q, keys, values, bias = (torch.from_numpy(x) for x in slopes)
+        return q, keys, values, bias.sum(1).T, bias.sum(0).T, None, None

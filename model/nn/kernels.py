@@ -1,12 +1,7 @@
-"""Compiled loops over behaviours: selection, attention over what was selected and its gradient, repeats, likeness.
+"""Compiled loops over behaviours: selection, repeats, likeness. For one thread; they hold no interpreter lock.
 
-Letters: n targets (c of each of t moments), l behaviours, k places, i and q distinct items and queries, h heads, e width
-of a head, d = h e, b gap buckets. A target touches only the k rows that it attends to. For one thread; they hold no
-interpreter lock.
+Letters: n targets (c of each of t moments), l behaviours, k places, i and q distinct items and queries, b gap buckets.
 """
-
-from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,18 +9,6 @@ import numpy as np
 _FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered; infinities keep their meaning
 _BINS = 256
 DAY = 86_400_000.0
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _bucket(edges, gap):
-    low, high = 0, len(edges)
-    while low < high:
-        middle = (low + high) // 2
-        if edges[middle] < gap:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @numba.njit(cache=True, nogil=True)
@@ -132,116 +115,6 @@ def _exp(x):
     p = p * r + np.float32(5.0000001201e-1)
     p = p * r * r + r + np.float32(1)
     return p * np.int32((np.int32(i) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@lru_cache(maxsize=8)
-def attention(h: int, e: int) -> tuple[Any, Any]:
-    """`attend` and `attend_backward` for h heads of width e: constants, so that inner loops become vectors."""
-    d = h * e
-
-    @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
-    def attend(
-        first, last, c, q, keys, values, gap_bias, kind_bias, time, kind, now, edges, places, bucket, out, mass, weights
-    ):
-        """Targets first to last: q, out [n, d] (q scaled); keys, values [l, d]; places, bucket [m, k], m divides n.
-
-        Fills out, mass [n, h], weights [n, k, h] and the gap bucket of each place. A null behaviour of logit 0 and value 0
-        takes part.
-        """
-        k, share = places.shape[1], len(q) // len(places)
-        top, total = np.empty(h, np.float32), np.empty(h, np.float32)
-        mixed, product = np.empty(d, np.float32), np.empty(d, np.float32)
-        for n in range(first, last):
-            row, gaps, target, w = places[n // share], bucket[n // share], q[n], weights[n]
-            if n == first or n % share == 0:
-                for j in range(k):
-                    if row[j] >= 0:
-                        gaps[j] = _bucket(edges, now[n // c] - time[row[j]])
-            found = 0
-            top[:] = 0
-            for j in range(k):
-                p = row[j]
-                if p < 0:
-                    break
-                found += 1
-                key = keys[p]
-                for x in range(d):
-                    product[x] = target[x] * key[x]
-                for head in range(h):
-                    s = np.float32(0)
-                    for x in range(e):
-                        s += product[head * e + x]
-                    s += gap_bias[head, gaps[j]] + kind_bias[head, kind[p]]
-                    w[j, head] = s
-                    top[head] = max(top[head], s)
-            for j in range(found):
-                for head in range(h):
-                    w[j, head] = _exp(w[j, head] - top[head])
-            for head in range(h):
-                total[head] = np.exp(-top[head])
-            mixed[:] = 0
-            for j in range(found):
-                value = values[row[j]]
-                for head in range(h):
-                    share_of = w[j, head]
-                    total[head] += share_of
-                    for x in range(e):
-                        mixed[head * e + x] += share_of * value[head * e + x]
-            for head in range(h):
-                mass[n, head] = top[head] + np.log(total[head])
-                for x in range(e):
-                    out[n, head * e + x] = mixed[head * e + x] / total[head]
-            for j in range(found):
-                for head in range(h):
-                    w[j, head] /= total[head]
-            w[found:] = 0
-
-    @numba.njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
-    def attend_backward(
-        first, last, q, keys, values, kind, places, bucket, weights, d_out, d_mass, d_q, d_keys, d_values, d_gap, d_kind
-    ):
-        """Gradients of `attend`, added to the d_ arrays, which targets of other calls must not share."""
-        k, share = places.shape[1], len(q) // len(places)
-        slope, mean = np.empty((k, h), np.float32), np.empty(h, np.float32)
-        sums, product = np.empty(d, np.float32), np.empty(d, np.float32)
-        for n in range(first, last):
-            row, gaps, target, w, g = places[n // share], bucket[n // share], q[n], weights[n], d_out[n]
-            found = 0
-            mean[:] = 0
-            for j in range(k):
-                p = row[j]
-                if p < 0:
-                    break
-                found += 1
-                value, d_value = values[p], d_values[p]
-                for x in range(d):
-                    product[x] = g[x] * value[x]
-                for head in range(h):
-                    s, share_of = np.float32(0), w[j, head]
-                    for x in range(e):
-                        s += product[head * e + x]
-                        d_value[head * e + x] += share_of * g[head * e + x]
-                    slope[j, head] = s
-                    mean[head] += share_of * s
-            for head in range(h):
-                mean[head] -= d_mass[n, head]
-            for j in range(found):
-                for head in range(h):
-                    slope[j, head] = w[j, head] * (slope[j, head] - mean[head])
-            sums[:] = 0
-            for j in range(found):
-                p = row[j]
-                key, d_key = keys[p], d_keys[p]
-                for head in range(h):
-                    s = slope[j, head]
-                    d_gap[head, gaps[j]] += s
-                    d_kind[head, kind[p]] += s
-                    for x in range(e):
-                        sums[head * e + x] += s * key[head * e + x]
-                        d_key[head * e + x] += s * target[head * e + x]
-            d_q[n] = sums
-
-    return attend, attend_backward
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

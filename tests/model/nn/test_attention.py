@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.nn import attend
 from model.nn.attention import BUCKETS, TargetAttention, gap_buckets
 from model.nn.backbone import last
 from model.nn.inputs import History, Parts, Seen
@@ -55,7 +56,7 @@ def an_attention(dim: int = 16, heads: int = 4) -> TargetAttention:
     torch.manual_seed(0)
     attention = TargetAttention(dim, heads)
     for parameter in attention.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+        torch.nn.init.normal_(parameter, std=1.6 / math.sqrt(dim))
     return attention
 
 
@@ -86,12 +87,25 @@ def test_attention_by_hand() -> None:
     assert found.mass.item() == pytest.approx(math.log(total), rel=1e-5)
 
 
+@pytest.fixture(params=["compiled", "portable"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of the inner loops; the compiled one only where it was built."""
+    if request.param == "portable":
+        monkeypatch.setattr(attend, "library", lambda: None)
+    elif attend.library() is None:
+        pytest.skip("attend.c was not built here")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(("dim", "heads"), [(16, 4), (64, 4), (8, 1), (24, 2), (64, 8), (256, 4), (12, 3), (20, 4)])
 @pytest.mark.parametrize("shared", [True, False])
-def test_compiled_attention_and_its_gradient_are_those_of_the_definition(shared: bool) -> None:
-    attention = an_attention()
+def test_compiled_attention_and_its_gradient_are_those_of_the_definition(shared: bool, dim: int, heads: int) -> None:
+    attention = an_attention(dim, heads)
     history = some_history(40, 9, 5)
-    parts = Parts(torch.randn(9, 16, requires_grad=True), torch.randn(5, 16, requires_grad=True))
-    targets = torch.randn(3, 4, 16, requires_grad=True)
+    size = 4 / math.sqrt(dim)  # so that logits are of some units, and shares neither equal nor of one place alone
+    parts = Parts((size * torch.randn(9, dim)).requires_grad_(), (size * torch.randn(5, dim)).requires_grad_())
+    targets = (size * torch.randn(3, 4, dim)).requires_grad_()
     seen = Seen(torch.tensor([0, 0, 20]), torch.tensor([15, 20, 40]), torch.tensor([700, 900, 901]) * DAY)
     places = last(seen, 12) if shared else attention.select(targets, parts, history, seen, 7)
     leaves = [targets, parts.item, parts.query, *attention.parameters()]
@@ -107,6 +121,7 @@ def test_compiled_attention_and_its_gradient_are_those_of_the_definition(shared:
         assert torch.allclose(compiled, defined, atol=2e-5, rtol=2e-4)
 
 
+@pytest.mark.usefixtures("path")
 def test_threads_share_nothing() -> None:
     attention = an_attention()
     history = some_history(300, 50, 5)
