@@ -67,7 +67,7 @@ def evaluate(
         suite=suite.value,
         windows=windows,
         config=configuration,
-        budget=Budget(seeds=seeds, users=users, targets=targets, tuning=tuning),
+        budget=Budget(seeds=seeds, users=users, targets=targets, tuning=tuning, catalogue=catalogue),
         retrain=retrain,
         only=only.split(",") if only else None,
         progress=out.line,

@@ -34,13 +34,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method."""
+    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method.
+
+    catalogue: targets that seed 0 of every method ranks among all items on sale, too.
+    """
 
     seeds: int = 3
     users: int = 0
     targets: int = 1000
     tuning: int = 8
     tuning_targets: int = 500
+    catalogue: int = 0
 
 
 class Suite:
@@ -62,6 +66,7 @@ class Suite:
 
         self.validation = lists(windows.t2, windows.t3, budget.tuning_targets)
         self.test = lists(windows.t3, windows.end, budget.targets)
+        self.catalogue = later(self.dataset, windows.t3, windows.end, budget.catalogue, "catalogue", 0, self.users)
 
     def run(self, method: Method, init: str, seed: int, tuned: Settings) -> Run:
         """The fine-tuning run of a method."""
@@ -128,7 +133,8 @@ def compare(
     """Run a suite, train what is missing (or, with `retrain`, everything), score all checkpoints.
 
     only: names of methods, beside ours. Returns {"methods": [{"name", "mode", "init", "gauc", "gauc_lo", "gauc_hi",
-    "ndcg10", "diff_gauc_lo", "diff_ndcg10_lo", "n_users", "seeds", ...}], "tuning": {method: runs}, "sample", ...}.
+    "ndcg10", "diff_gauc_lo", "diff_ndcg10_lo", "n_users", "seeds", ...}], "tuning": {method: runs}, "sample", ...}. Where
+    the budget has a catalogue, recommendation's rows have "catalogue_ndcg10" and "diff_catalogue_ndcg10", with `_lo`, `_hi`.
     """
     tune()
     begin, budget, config = time.monotonic(), budget or Budget(), config or Config()
@@ -153,6 +159,7 @@ def compare(
     for lists in state.test:
         masks, queries = slices(state.dataset, lists, windows), queries_are(home)
         reference: tuple[Means, Means] | None = None
+        among_all: Means | None = None
         for (name, init), each in scores.items():
             found = [scored(score, lists) for score in each]
             gauc, ndcg = Means.over([x.gauc() for x in found]), Means.over([x.ndcg() for x in found])
@@ -164,16 +171,23 @@ def compare(
             row["slices"] = {
                 key: average([sliced(x, {key: mask})[key] for x in found]) for key, mask in masks.items() if mask.any()
             }
+            if lists.mode == "recommendation" and len(state.catalogue):
+                whole = Means.over([scored(each[0], state.catalogue).ndcg()])
+                among_all = among_all or whole
+                told = zip(("", "_lo", "_hi"), whole.interval(), among_all.minus(whole), strict=True)
+                for end, value, difference in told:
+                    row |= {f"catalogue_ndcg10{end}": value, f"diff_catalogue_ndcg10{end}": difference}
             rows.append(row)
             progress(f"{name} ({init}), {lists.mode}: GAUC {row['gauc']:.4f}, NDCG@10 {row['ndcg10']:.4f}")
-    for lists in state.test:
+    ranked = [lists for lists in (*state.test, state.catalogue) if len(lists)]
+    for lists in ranked:
         lists.save(home, state.dataset)
     result = {
         "suite": suite,
         "methods": rows,
         "tuning": tuning,
         "sample": {"users": len(state.users), "of": len(state.dataset.histories.user_ids), "drawn_by_seed": 0},
-        "candidates": {lists.mode: lists.digest() for lists in state.test},
+        "candidates": {lists.mode: lists.digest() for lists in ranked},
         "data": state.data,
         "windows": windows.as_dates(),
         "seconds": {"in_all": round(time.monotonic() - begin, 1), "scoring": round(time.monotonic() - trained, 1)},

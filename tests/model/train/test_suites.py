@@ -18,6 +18,8 @@ from features.errors import SeminarError
 from features.publish import current
 from features.settings import REPOSITORY
 from model.config import Config, Windows
+from model.train.dataset import load
+from model.train.lists import later
 from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
 from model.train.suites import Budget, compare
 from tests.dags import history
@@ -29,7 +31,7 @@ CONFIG = Config.load(
         "train": {"psu_epochs": 1, "psu_targets": 8, "ctr_epochs": 1, "targets": 32, "lr": 0.01, "table_lr": 0.03},
     }
 )
-BUDGET = Budget(seeds=2, users=10, targets=60, tuning=2, tuning_targets=40)
+BUDGET = Budget(seeds=2, users=10, targets=60, tuning=2, tuning_targets=40, catalogue=15)
 ONLY = ["din_recent", "popularity", "own_frequency"]
 
 
@@ -81,6 +83,33 @@ def test_each_method_has_a_row_a_mode_and_an_initialisation(found: dict[str, Any
             if other == mode:
                 assert row["diff_gauc"] == pytest.approx(ours["gauc"] - row["gauc"])
     assert found["sample"] == {"users": 10, "of": 14, "drawn_by_seed": 0}
+
+
+def test_recommendation_is_ranked_among_all_on_sale_too(home: Path, found: dict[str, Any]) -> None:
+    dataset = load(home, WINDOWS.end, CONFIG.model)
+    users = np.sort(np.random.default_rng(0).permutation(14)[:10])
+    lists = later(dataset, WINDOWS.t3, WINDOWS.end, 15, "catalogue", 0, users)
+    assert found["candidates"]["catalogue"] == lists.digest()
+    counts = dataset.counts(WINDOWS.t3)
+    gains = []
+    for m in lists.moments:
+        for items, real in zip(m.items, m.real, strict=True):
+            scores = counts[items[real]]
+            assert len(scores) > 30
+            better, tied = (scores[1:] > scores[0]).sum(), (scores[1:] == scores[0]).sum()
+            rank = 1 + better + tied / 2  # ties share the ranks that they cover
+            gains.append(1 / np.log2(1 + rank) if rank <= 10 else 0)
+    rows = {(row["name"], row["mode"], row["init"]): row for row in found["methods"]}
+    popularity = rows["popularity", "recommendation", "scratch"]
+    assert popularity["catalogue_ndcg10"] == pytest.approx(np.mean(gains))
+    ours = rows["seminar", "recommendation", "psu"]
+    assert ours["diff_catalogue_ndcg10"] == ours["diff_catalogue_ndcg10_hi"] == 0
+    for (_, mode, _), row in rows.items():
+        assert ("catalogue_ndcg10" in row) == (mode == "recommendation")
+        if mode == "recommendation":
+            difference = ours["catalogue_ndcg10"] - row["catalogue_ndcg10"]
+            assert row["diff_catalogue_ndcg10"] == pytest.approx(difference)
+            assert row["catalogue_ndcg10_lo"] <= row["catalogue_ndcg10"] <= row["catalogue_ndcg10_hi"]
 
 
 def test_every_method_is_tuned_by_as_many_logged_runs(found: dict[str, Any]) -> None:
