@@ -3,7 +3,7 @@
 Letters: t moments, c candidates, d width, h heads.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,15 +85,16 @@ class ClickModel(nn.Module):
 
     def scalars(self, found: Evidence) -> Tensor:
         """What the heads read beside vectors [t, c, s]: masses of attention, item with query, tiers, plain features."""
-        relevance = F.cosine_similarity(found.item, found.query, dim=-1)  # what the PSU's third objective trained
-        return torch.cat([found.long.mass, found.recent.mass, relevance.unsqueeze(-1), found.tiers, found.plain], -1)
+        return torch.cat([_attended(found), _told(found)], -1)
 
     def combine(self, found: Evidence, bias: Tensor) -> Tensor:
         """Log-odds [t, c] before offsets of source and position; bias [t, c]: the items' own."""
         long, recent = found.long.vector, found.recent.vector
-        scalars = self._standard(self.scalars(found), 0)
+        attended, told = _attended(found), _told(found)
+        attended, told = self._standard(attended, 0), self._standard(told, attended.shape[-1])
         vectors = torch.cat([long, recent, found.item, found.query, long * found.item, recent * found.item], -1)
-        scores: Tensor = self.head(torch.cat([self.dropout(vectors), scalars], -1)) + self.wide(scalars[..., -PLAIN:])
+        hidden = _linear(cast(nn.Linear, self.head[0]), self.dropout(vectors), attended, told)
+        scores: Tensor = self.head[1:](hidden) + self.wide(told[..., -PLAIN:])
         return scores.squeeze(-1) + bias
 
     def known(self, plain: Tensor) -> Tensor:
@@ -102,7 +103,8 @@ class ClickModel(nn.Module):
         return scores.squeeze(-1)
 
     def _standard(self, scalars: Tensor, first: int) -> Tensor:
-        return ((scalars - self.mean[first:]) / self.spread[first:]).clamp(-8, 8)
+        here = slice(first, first + scalars.shape[-1])
+        return ((scalars - self.mean[here]) / self.spread[here]).clamp(-8, 8)
 
     def offset(self, source: Tensor, position: Tensor) -> Tensor:
         """Log-odds offsets of label sources and of positions shown (any shape; position -1: none)."""
@@ -131,6 +133,26 @@ class ClickModel(nn.Module):
         told = plain(items, queries, popularity, history, seen, types, source)
         alike = tiers(items, parts.item, history, seen) if self.tiers else item[..., :0]
         return Evidence(long, recent, item, query, told, alike)
+
+
+def _attended(found: Evidence) -> Tensor:
+    """Scalars that learn, [t, c, 2 h + 1 or more]: masses of attention, item with query."""
+    relevance = F.cosine_similarity(found.item, found.query, dim=-1)  # what the PSU's third objective trained
+    return torch.cat([found.long.mass, found.recent.mass, relevance.unsqueeze(-1)], -1)
+
+
+def _told(found: Evidence) -> Tensor:
+    """Scalars that are given, [t, c, 33 + 31]: tiers, plain features."""
+    return torch.cat([found.tiers, found.plain], -1)
+
+
+def _linear(layer: nn.Linear, *inputs: Tensor) -> Tensor:
+    """A linear layer of inputs [..., n] side by side; those that learn nothing cost no gradient."""
+    weights = torch.split(layer.weight, [x.shape[-1] for x in inputs], 1)
+    found: Tensor = layer.bias
+    for x, weight in zip(inputs, weights, strict=True):
+        found = found + F.linear(x, weight.contiguous())
+    return found
 
 
 def _mlp(inputs: int, hidden: int, last: int, silent: bool = False) -> nn.Sequential:

@@ -32,20 +32,25 @@ def distinct(rows):
     return found[:count].copy(), place
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _bin(x):
+    return min(max(int(x), 0), _BINS - 1)  # of what is no number: any
+
+
 @numba.njit(cache=True, nogil=True)
 def _best(scores, n, k, begin, low, high, counts, near, out):
     """Places of the k best of scores[:n], offset by begin, in order of place; ties at the k-th go to earlier places."""
     scale = (_BINS - 1) / (high - low) if high > low else 0.0
     counts[:] = 0
     for j in range(n):
-        counts[int((scores[j] - low) * scale)] += 1
+        counts[_bin((scores[j] - low) * scale)] += 1
     edge, above = _BINS - 1, 0
     while above + counts[edge] < k:
         above += counts[edge]
         edge -= 1
     m = 0
     for j in range(n):
-        if int((scores[j] - low) * scale) == edge:
+        if _bin((scores[j] - low) * scale) == edge:
             near[m] = scores[j]
             m += 1
     wanted = k - above
@@ -66,6 +71,7 @@ def _best(scores, n, k, begin, low, high, counts, near, out):
             out[place] = begin + j
             place += 1
             level -= 1
+    out[place:] = -1  # scores that are no numbers
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

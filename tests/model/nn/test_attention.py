@@ -117,8 +117,8 @@ def test_compiled_attention_and_its_gradient_are_those_of_the_definition(shared:
         gradients.append([*(x.detach().double() for x in (vector, mass, weights)), *(x.grad.double() for x in leaves)])  # type: ignore[union-attr]
         for leaf in leaves:
             leaf.grad = None
-    for compiled, defined in zip(*gradients, strict=True):
-        assert torch.allclose(compiled, defined, atol=2e-5, rtol=2e-4)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=2e-5, rtol=2e-4)
 
 
 @pytest.mark.usefixtures("path")
@@ -178,6 +178,7 @@ def test_equal_scores_are_no_trouble() -> None:
     assert attention.select(torch.randn(1, 1, 16), parts, history, seen, 4).tolist() == [[0, 1, 2, 3]]
 
 
+@pytest.mark.usefixtures("path")
 def test_an_empty_history_is_no_special_case() -> None:
     attention = an_attention()
     empty = History(*(torch.zeros(0, dtype=torch.long) for _ in range(4)))
@@ -186,3 +187,13 @@ def test_an_empty_history_is_no_special_case() -> None:
     for places in (attention.select(targets, parts, empty, seen, 4), last(seen, 10)):
         found = attention(targets, parts, empty, seen, places)
         assert found.vector.abs().sum() == found.mass.abs().sum() == 0
+
+
+def test_what_is_no_number_chooses_nothing_and_harms_nothing() -> None:
+    attention, history = an_attention(), some_history(60, 9, 5)
+    parts, seen = (
+        Parts(torch.full((9, 16), torch.nan), torch.zeros(5, 16)),
+        Seen.of_one(torch.tensor([60]), torch.tensor([DAY])),
+    )
+    places = attention.select(torch.randn(1, 3, 16), parts, history, seen, 4)
+    assert ((places >= -1) & (places < 60)).all()
