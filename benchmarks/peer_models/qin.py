@@ -25,13 +25,15 @@ def qin(attention: TargetAttention, k: int, targets: Targets, history: History, 
 
     def score(moments: slice, behaviours: slice) -> Tensor:
         items, queries = history.item[behaviours], history.query[behaviours]
-        past = torch.where((items > 0).unsqueeze(1), contents.text[items], contents.query_text[queries])
-        asked = targets.query[moments]
-        by_query = visible(newer(contents.query_text[asked] @ past.T), behaviours, seen.end[moments])
+        pairs, column = torch.unique(torch.stack([items, queries * (items == 0)]), dim=1, return_inverse=True)
+        past = torch.where((pairs[0] > 0).unsqueeze(1), contents.text[pairs[0]], contents.query_text[pairs[1]])
+        asked = targets.query[moments].amax(1, keepdim=True)  # one for all candidates of a moment
+        relevance = (contents.query_text[asked] @ past.T)[..., column]
+        by_query = visible(newer(relevance), behaviours, seen.end[moments])
         first = min(FIRST * k, by_query.shape[-1])
         least = by_query.topk(first, dim=-1).values[..., -1:]
         out = (by_query < least) & (asked > 0).unsqueeze(-1)
-        by_item = contents.text[targets.item[moments]] @ past.T
+        by_item = (contents.text[targets.item[moments]] @ past.T)[..., column]
         return by_item.masked_fill(out, -torch.inf)
 
     return attend(attention, targets, history, parts, seen, best(score, targets, seen, k))

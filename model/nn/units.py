@@ -3,8 +3,8 @@
 A unit takes the shared attention, how many behaviours it may retrieve, the targets and what they may see, and returns what
 attention found. Another unit can live anywhere: `search = "package.module:function"`.
 
-Letters: u users, t moments, c candidates of a moment, n = t c targets, l behaviours, k places, d width, w width of frozen
-text vectors. Selection has no gradient, as everywhere; ties go to the newer behaviour.
+Letters: u users, t moments, c candidates of a moment, n = t c targets, l behaviours, i distinct items of them, k places, d
+width, w width of frozen text vectors. Selection has no gradient, as everywhere; ties go to the newer behaviour.
 """
 
 from collections.abc import Callable
@@ -130,33 +130,54 @@ def twin(attention: TargetAttention, k: int, targets: Targets, history: History,
 
 def muse(attention: TargetAttention, k: int, targets: Targets, history: History, parts: Parts, seen: Seen) -> Interest:
     """MUSE's search unit (arXiv 2512.07216): the greatest cosines of frozen content vectors, of items that have one."""
-    text = frozen(parts).text
-    has = text.abs().sum(1) > 0
-
-    def score(moments: slice, behaviours: slice) -> Tensor:
-        items = history.item[behaviours]
-        cosines = text[targets.item[moments]] @ text[items].T
-        return cosines.masked_fill(~has[items] | ~has[targets.item[moments]].unsqueeze(-1), -torch.inf)
-
-    return attend(attention, targets, history, parts, seen, best(score, targets, seen, k))
+    return _muse(attention, k, targets, history, parts, seen, _contents(targets, history, parts))
 
 
 def muse_tier(attention: TargetAttention, k: int, targets: Targets, history: History, parts: Parts, seen: Seen) -> Interest:
     """MUSE with SimTier (arXiv 2407.19467): beside the interest, a histogram of the cosines over the whole history."""
-    found = muse(attention, k, targets, history, parts, seen)
-    text = frozen(parts).text
-    has = text.abs().sum(1) > 0
-    t, c = targets.item.shape
-    counts = torch.zeros(t, c, TIERS)
+    contents = _contents(targets, history, parts)
+    found = _muse(attention, k, targets, history, parts, seen, contents)
+    counts = torch.zeros(*targets.item.shape, TIERS)
     with torch.no_grad():
         for moments, behaviours in by_user(seen):
-            items = history.item[behaviours]
-            wanted = has[targets.item[moments]].unsqueeze(-1) & has[items]
-            cosines = text[targets.item[moments]] @ text[items].T
-            tier = ((cosines + 1) * (TIERS / 2)).long().clamp(0, TIERS - 1)
-            inside = visible(cosines, behaviours, seen.end[moments]) > -torch.inf
-            counts[moments] = torch.zeros(*tier.shape[:2], TIERS).scatter_add_(2, tier, (inside & wanted).float())
+            cosines, column = contents(moments, behaviours)
+            seen_by = torch.arange(behaviours.start, behaviours.stop) < seen.end[moments].unsqueeze(1)
+            times = torch.zeros(len(seen_by), cosines.shape[-1]).scatter_add_(1, column.expand_as(seen_by), seen_by.float())
+            there = cosines > -torch.inf
+            tier = ((cosines.masked_fill(~there, 0) + 1) * (TIERS / 2)).long().clamp(0, TIERS - 1)
+            counts[moments] = counts[moments].scatter_add_(2, tier, times.unsqueeze(1) * there)
     return found._replace(mass=torch.cat([found.mass, counts.log1p() / 5], -1))
+
+
+Contents = Callable[[slice, slice], tuple[Tensor, Tensor]]
+"""Cosines [t, c, i] of some moments' candidates with a user's distinct items, and the column of each behaviour [l]."""
+
+
+def _contents(targets: Targets, history: History, parts: Parts) -> Contents:
+    """Cosines of frozen vectors, minus infinity where one has none; made once a user."""
+    text = frozen(parts).text
+    has = text.abs().sum(1) > 0
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def found(moments: slice, behaviours: slice) -> tuple[Tensor, Tensor]:
+        if moments.start not in made:
+            items, column = torch.unique(history.item[behaviours], return_inverse=True)
+            wanted = targets.item[moments]
+            cosines = (text[wanted] @ text[items].T).masked_fill_(~has[items] | ~has[wanted].unsqueeze(-1), -torch.inf)
+            made[moments.start] = cosines, column
+        return made[moments.start]
+
+    return found
+
+
+def _muse(
+    attention: TargetAttention, k: int, targets: Targets, history: History, parts: Parts, seen: Seen, contents: Contents
+) -> Interest:
+    def score(moments: slice, behaviours: slice) -> Tensor:
+        cosines, column = contents(moments, behaviours)
+        return cosines[..., column]
+
+    return attend(attention, targets, history, parts, seen, best(score, targets, seen, k))
 
 
 def frozen(parts: Parts) -> Frozen:
