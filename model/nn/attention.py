@@ -125,7 +125,8 @@ class _Attend(torch.autograd.Function):
         *vectors, gap, kind_bias, (time, kind, now), places = given
         bias = (gap.T.unsqueeze(1) + kind_bias.T).detach().numpy()
         q, keys, values = (_array(x) for x in vectors)
-        ctx.given = Given(q, keys, values, bias, time, kind, now, _EDGES, places)
+        time, kind, now = (np.ascontiguousarray(x, np.int64) for x in (time, kind, now))
+        ctx.given = Given(q, keys, values, bias, time, kind, now, _EDGES, np.ascontiguousarray(places, np.int32))
         ctx.found = attend(ctx.given)
         result = tuple(torch.from_numpy(x) for x in ctx.found[:3])
         ctx.mark_non_differentiable(result[2])
