@@ -6,7 +6,7 @@ Letters as in `model.nn.attend`.
 import numba
 import numpy as np
 
-_FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered; infinities keep their meaning
+from model.nn.kernels import _FLAGS
 
 
 @numba.njit(cache=True, nogil=True)
