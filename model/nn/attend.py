@@ -8,14 +8,14 @@ for the gradient.
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.built import built
 from model.nn import attend_portable
 
 Floats = NDArray[np.float32]
@@ -70,11 +70,9 @@ class Slopes(NamedTuple):
     bias: Floats
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The compiled code, or None where it was not built."""
-    found = find_spec("model.nn._attend")
-    return None if found is None or found.origin is None else ctypes.CDLL(found.origin)
+    return built("model.nn._attend")
 
 
 def attend(given: Given) -> Found:

@@ -4,13 +4,12 @@ Letters: t targets, u units, l behaviours, n ids, c cells, d width, k retrieved,
 """
 
 import ctypes
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.built import built
 from model.search import portable
 from model.search.keys import Floats, Parts, Rows
 from model.search.units import Behaviours, Places, Units
@@ -27,11 +26,9 @@ class _Best(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in _pointers] + [(n, ctypes.c_int64) for n in ("slots", "k", "columns")]
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it was not built."""
-    found = find_spec("model.search._kernel")
-    return None if found is None or found.origin is None else ctypes.CDLL(found.origin)
+    """The compiled code, or None where it was not built."""
+    return built("model.search._kernel")
 
 
 def rows(ids: NDArray[np.uint64], starts: NDArray[np.int32], wanted: NDArray[np.uint64]) -> Rows:
