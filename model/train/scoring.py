@@ -3,8 +3,10 @@
 Letters: t moments, c candidates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ CELLS = 4000
 """Candidates of one user in a pass: attention over a long history takes memory for each."""
 CODE_BYTES = (16, 8)
 PASS = 16  # such pieces
+LIKE = 0.7
+"""The shortest list of a piece is longer than this share of its longest: the rest of it would be padding, scored in vain."""
 
 
 def pieces(m: Moments) -> Iterator[tuple[Ints, slice, Moments]]:
@@ -35,7 +39,9 @@ def pieces(m: Moments) -> Iterator[tuple[Ints, slice, Moments]]:
     rows = np.argsort(lengths, kind="stable")
     while len(rows):
         most = int(lengths[rows[-1]])
-        taken, rows = (rows[-max(1, CELLS // max(most, 1)) :], rows[: -max(1, CELLS // max(most, 1))])
+        longer = len(rows) - int(np.searchsorted(lengths[rows], LIKE * most, "right"))
+        size = min(max(longer, 1), max(1, CELLS // max(most, 1)))
+        taken, rows = rows[-size:], rows[:-size]
         for begin in range(0, max(most, 1), CELLS):
             columns = slice(begin, min(begin + CELLS, most))
             yield (
@@ -55,6 +61,20 @@ def pieces(m: Moments) -> Iterator[tuple[Ints, slice, Moments]]:
             )
 
 
+def _each(run: Callable[[Any], None], passes: Sequence[Any]) -> None:
+    """Run over passes, as many at a time as torch has threads: most of a pass is no matrix product."""
+    threads = torch.get_num_threads()
+    if min(threads, len(passes)) < 2:
+        for one in passes:
+            run(one)
+        return
+    try:
+        with ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,)) as pool:
+            list(pool.map(run, passes))
+    finally:
+        torch.set_num_threads(threads)  # what the workers set is the process's, too
+
+
 def of_model(model: ClickModel, dataset: Dataset, vocabulary: Ints, before: int) -> Scorer:
     """Log-odds of a click model, to which the popularity before a time is known; padding keeps 0."""
     popularity = Popularity(dataset, before)
@@ -62,12 +82,15 @@ def of_model(model: ClickModel, dataset: Dataset, vocabulary: Ints, before: int)
     def score(moments: list[Moments]) -> list[NDArray[np.float64]]:
         out = [np.zeros(m.items.shape) for m in moments]
         cut = [(i, *piece) for i, m in enumerate(moments) for piece in pieces(m)]
-        with torch.no_grad():
-            for start in range(0, len(cut), PASS):
-                some = cut[start : start + PASS]
+        cut.sort(key=lambda piece: -piece[-1].items.shape[1])  # a pass is as wide as its widest
+
+        def run(some: list[tuple[int, Ints, slice, Moments]]) -> None:
+            with torch.no_grad():
                 found = logits(model, dataset, vocabulary, [m for *_, m in some], popularity)
-                for (i, rows, columns, _), values in zip(some, found, strict=True):
-                    out[i][rows, columns] = values.numpy()
+            for (i, rows, columns, _), values in zip(some, found, strict=True):
+                out[i][rows, columns] = values.numpy()
+
+        _each(run, [cut[start : start + PASS] for start in range(0, len(cut), PASS)])
         return out
 
     return score

@@ -11,7 +11,6 @@ from model.nn.click import IMPRESSED
 from model.train.lists import Lists
 from model.train.moments import Row, pad
 from model.train.rank import CUTOFFS, Means, Scored, figures, scored, sliced
-from model.train.scoring import CELLS, pieces
 
 
 def lists(by_user: dict[int, list[int]], mode: str = "recommendation") -> Lists:
@@ -118,16 +117,3 @@ def test_differences_are_paired() -> None:
     assert rival.minus(ours)[1] < 0
     with pytest.raises(ValueError, match="different lists"):
         ours.minus(Means(users + 1, base, weights))
-
-
-def test_pieces_cover_every_candidate_once_and_are_bounded() -> None:
-    found = lists({0: [3, 2 * CELLS + 5, 7, 100, 100], 1: [5] * 2000})
-    for m in found.moments:
-        seen = np.zeros(m.items.shape, int)
-        for rows, columns, piece in pieces(m):
-            assert piece.items.size <= CELLS
-            assert (piece.items == m.items[rows, columns]).all()
-            assert (piece.prefix == m.prefix[rows]).all()
-            seen[np.ix_(rows, range(columns.start, columns.stop))] += 1
-        assert (seen[m.real] == 1).all()
-        assert (seen <= 1).all()
