@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.nn import kernels
 from model.nn.attend import Given, attend, attend_backward
@@ -87,17 +86,15 @@ class TargetAttention(nn.Module):
         # Heads innermost, as the compiled loops want them.
         w_q, w_k, w_v = (w.permute(1, 2, 0).reshape(d, d) for w in (self.w_q, self.w_k, self.w_v))
         w_o = self.w_o.view(len(self.w_q), -1, d).transpose(0, 1).reshape(d, d)
-        # What repeats in a history is projected once.
-        keys, values = (
-            F.embedding(history.item, parts.item @ w) + F.embedding(history.query, parts.query @ w) for w in (w_k, w_v)
-        )
+        w_kv = torch.cat([w_k, w_v], 1)
         out, mass, weights = _Attend.apply(  # type: ignore[no-untyped-call]  # torch gives it no types
             (targets.reshape(t * c, d) @ w_q) * self._scale,
-            keys,
-            values,
+            parts.item @ w_kv,  # what repeats in a history is projected once
+            parts.query @ w_kv,
             self.gap_bias,
             self.kind_bias,
-            (history.time.numpy(), history.kind.numpy(), seen.now.numpy()),
+            tuple(x.numpy() for x in history),
+            seen.now.numpy(),
             places.numpy(),
         )
         weights = weights.view(t, c, -1, len(self.w_q)).transpose(2, 3)
@@ -118,15 +115,19 @@ def _by_user(folded: Tensor, seen: Seen) -> list[tuple[int, NDArray[Any], NDArra
 
 
 class _Attend(torch.autograd.Function):
-    """`attend.attend` with its gradient."""
+    """`attend.attend` with its gradient: of items and queries [i, 2 d], [q, 2 d], whose sums are keys and values."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Any:
-        *vectors, gap, kind_bias, (time, kind, now), places = given
+        *vectors, gap, kind_bias, history, now, places = given
+        q, items, queries = (_array(x) for x in vectors)
+        # Only what some target attends to has a key and a value.
+        touched, places = kernels.touched(places, len(history[0]))
+        item, query, time, kind = (np.ascontiguousarray(x[touched], np.int64) for x in history)
+        keys, values = kernels.gathered(items, queries, item, query)
         bias = (gap.T.unsqueeze(1) + kind_bias.T).detach().numpy()
-        q, keys, values = (_array(x) for x in vectors)
-        time, kind, now = (np.ascontiguousarray(x, np.int64) for x in (time, kind, now))
-        ctx.given = Given(q, keys, values, bias, time, kind, now, _EDGES, np.ascontiguousarray(places, np.int32))
+        ctx.given = Given(q, keys, values, bias, time, kind, np.ascontiguousarray(now, np.int64), _EDGES, places)
+        ctx.rows = item, query, len(items), len(queries)
         ctx.found = attend(ctx.given)
         result = tuple(torch.from_numpy(x) for x in ctx.found[:3])
         ctx.mark_non_differentiable(result[2])
@@ -135,5 +136,6 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, d_mass: Tensor, _: Any) -> Any:
         slopes = attend_backward(ctx.given, ctx.found, _array(d_out), _array(d_mass))
-        q, keys, values, bias = (torch.from_numpy(x) for x in slopes)
-        return q, keys, values, bias.sum(1).T, bias.sum(0).T, None, None
+        sides = kernels.scattered(slopes.keys, slopes.values, *ctx.rows)
+        q, items, queries, bias = (torch.from_numpy(x) for x in (slopes.q, *sides, slopes.bias))
+        return q, items, queries, bias.sum(1).T, bias.sum(0).T, None, None, None

@@ -32,6 +32,54 @@ def distinct(rows):
     return found[:count].copy(), place
 
 
+@numba.njit(cache=True, nogil=True)
+def touched(places, length):
+    """The behaviours, of so many, that places [m, k] name, in order, and the places [m, k] among these; -1 stays."""
+    where, count = np.zeros(length, np.int32), 0
+    for row in places:
+        for p in row:
+            if p >= 0:
+                where[p] = 1
+    found, local = np.empty(length, np.int64), np.full(places.shape, -1, np.int32)
+    for p in range(length):
+        if where[p]:
+            where[p], found[count] = count, p
+            count += 1
+    for r in range(len(places)):
+        for j in range(places.shape[1]):
+            if places[r, j] >= 0:
+                local[r, j] = where[places[r, j]]
+    return found[:count].copy(), local
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def gathered(items, queries, item, query):
+    """Keys and values [l, d] of behaviours: the halves of the sums of their rows of items [i, 2 d] and queries [q, 2 d]."""
+    d = items.shape[1] // 2
+    keys, values = np.empty((len(item), d), np.float32), np.empty((len(item), d), np.float32)
+    for e in range(len(item)):
+        a, b = items[item[e]], queries[query[e]]
+        for x in range(d):
+            keys[e, x] = a[x] + b[x]
+        for x in range(d):
+            values[e, x] = a[d + x] + b[d + x]
+    return keys, values
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def scattered(keys, values, item, query, i, q):
+    """The gradient of `gathered`: slopes in keys and values [l, d], added up in rows [i, 2 d] and [q, 2 d]."""
+    d = keys.shape[1]
+    items, queries = np.zeros((i, 2 * d), np.float32), np.zeros((q, 2 * d), np.float32)
+    for e in range(len(item)):
+        for side in (items[item[e]], queries[query[e]]):
+            for x in range(d):
+                side[x] += keys[e, x]
+            for x in range(d):
+                side[d + x] += values[e, x]
+    return items, queries
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
 def _bin(x):
     return min(max(int(x), 0), _BINS - 1)  # of what is no number: any

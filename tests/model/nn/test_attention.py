@@ -137,7 +137,7 @@ def test_threads_share_nothing() -> None:
         found.append((vector.detach(), parts.item.grad.clone()))
         parts.item.grad = None
     torch.set_num_threads(before)
-    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)  # torch's own products round by how many threads share them
     assert torch.allclose(found[0][1], found[1][1], atol=1e-4)
 
 
