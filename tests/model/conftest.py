@@ -81,3 +81,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
         del os.environ["SEMINAR_HOME"]
     else:
         os.environ["SEMINAR_HOME"] = former
+
+
+@pytest.fixture(params=["compiled", "portable"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of the inner loops of attention and search; the compiled ones only where they were built."""
+    from model.nn import attend
+    from model.search import kernel
+
+    for module in (attend, kernel):
+        if request.param == "portable":
+            monkeypatch.setattr(module, "library", lambda: None)
+        elif module.library() is None:
+            pytest.skip("attend.c or kernel.c was not built here")
+    return str(request.param)

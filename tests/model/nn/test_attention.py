@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.nn import attend
 from model.nn.attention import BUCKETS, TargetAttention, gap_buckets
 from model.nn.backbone import last
 from model.nn.inputs import History, Parts, Seen
@@ -85,16 +84,6 @@ def test_attention_by_hand() -> None:
     assert found.weights.flatten().tolist() == pytest.approx([first / total, 1 / total], rel=1e-5)
     assert found.vector.flatten().tolist() == pytest.approx([2 * first / total, (first + 5) / total], rel=1e-5)
     assert found.mass.item() == pytest.approx(math.log(total), rel=1e-5)
-
-
-@pytest.fixture(params=["compiled", "portable"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of the inner loops; the compiled one only where it was built."""
-    if request.param == "portable":
-        monkeypatch.setattr(attend, "library", lambda: None)
-    elif attend.library() is None:
-        pytest.skip("attend.c was not built here")
-    return str(request.param)
 
 
 @pytest.mark.usefixtures("path")

@@ -12,16 +12,6 @@ from model.search.keys import Coded, Keys, Parts
 from model.search.units import units
 
 
-@pytest.fixture(params=["compiled", "portable"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of the inner loops; the compiled one only where it was built."""
-    if request.param == "portable":
-        monkeypatch.setattr(kernel, "library", lambda: None)
-    elif kernel.library() is None:
-        pytest.skip("the kernel was not built here")
-    return str(request.param)
-
-
 def some(seed: int = 0, length: int = 300, d: int = 16, late: int = 5) -> tuple[Keys, np.ndarray, Codebooks]:
     """A history with searches (item row 0), queries, repeats, a bias on stretches, and `late` items beside the table."""
     rng = np.random.default_rng(seed)
