@@ -73,7 +73,8 @@ class Suite:
         psu = None
         if init == "psu":
             heads: Settings = {"model": {"counters": True, "tiers": True}}  # which a PSU has not: one is enough
-            config = merged(self.config, method.settings, method.psu_settings, heads)
+            encoders: Settings = {"model": tuned.get("model", {})}
+            config = merged(self.config, method.settings, encoders, method.psu_settings, heads)
             psu = Run("psu", self.data, self.windows, config, seed)
         config = merged(self.config, method.settings, tuned)
         return Run("ctr", self.data, self.windows, config, seed, method.search, psu)

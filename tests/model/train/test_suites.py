@@ -21,7 +21,7 @@ from model.config import Config, Windows
 from model.train.dataset import load
 from model.train.lists import later
 from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
-from model.train.suites import Budget, compare
+from model.train.suites import Budget, Suite, compare
 from tests.dags import history
 
 WINDOWS = Windows.from_dates(history.WINDOWS)
@@ -168,6 +168,18 @@ def test_ablations_take_one_thing_away_with_our_tuned_settings(home: Path, found
     keys = [(mode, key) for mode in ("recommendation", "search") for key in ("gauc", "ndcg10", "mrr", "auc")]
     figures = [[named[name, mode][key] for mode, key in keys] for name in ("seminar", "seminar-no-alignment")]
     assert figures[0] != figures[1]
+
+
+def test_a_psu_is_restored_where_its_encoders_see_what_the_click_models_do(home: Path) -> None:
+    state, ours = Suite(home, WINDOWS, CONFIG, BUDGET, retrain=False), PEERS[0]
+    plain, slower, blind = (
+        state.run(ours, "psu", 0, tuned) for tuned in ({}, {"train": {"lr": 1e-3}}, {"model": {"without": "text"}})
+    )
+    assert plain.psu
+    assert blind.psu
+    assert plain.psu == slower.psu
+    assert (blind.psu.config.model.without, blind.config.model.without) == ("text", "text")
+    assert len({run.key() for run in (plain, slower, blind, blind.psu)}) == 4
 
 
 def test_tiers_are_ours_alone() -> None:
