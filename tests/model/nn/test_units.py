@@ -91,7 +91,7 @@ def test_sim_soft_takes_the_greatest_inner_products(step, monkeypatch) -> None: 
 
     def score(t: int, c: int, p: int) -> float:
         key = parts.item[history.item[p]] + parts.query[history.query[p]]
-        return float(targets.vector[t, c].detach() @ key)
+        return float((targets.vector[t, c] @ key).detach())
 
     assert retrieved(UNITS["sim_soft"], step, monkeypatch) == expected(step, score)
 
