@@ -60,11 +60,9 @@ class ItemEncoder(nn.Module):
         """Projected vectors [n, m, d] of each modality and which are present [n, m]; missing ones are zeros."""
         some = (items.attributes > 0).sum(1)
         attribute = self.attribute_table(items.attributes).sum(1) / some.clamp(min=1).sqrt().unsqueeze(1)
-        known = [self.id_table(items.row), attribute, self.text(items.text)]
-        if items.image.shape[1]:
-            known.append(self.image(items.image))
-        found = [vector @ project for vector, project in zip(known, self.project, strict=False)]
-        vectors = torch.stack([*found, *[torch.zeros_like(attribute)] * (len(self.project) - len(found))], 1)
+        image = self.image(items.image) @ self.project[3] if items.image.shape[1] else torch.zeros_like(attribute)
+        rest = zip((self.id_table(items.row), attribute, self.text(items.text)), self.project[:3], strict=True)
+        vectors = torch.stack([*(vector @ project for vector, project in rest), image], 1)
         present = torch.stack([items.row > 0, some > 0, items.text_ok, items.image_ok], 1) & self._kept
         return vectors * present.unsqueeze(2), present
 

@@ -89,11 +89,14 @@ SUITES = {"peers": PEERS, "ablations": ABLATIONS}
 
 
 def merged(config: Config, *overrides: Settings) -> Config:
-    """A configuration with tables of settings over it, later ones winning."""
-    found = config.as_dict()
+    """A configuration with tables of settings over it, later ones winning; modalities taken away (`without`) add up: an
+    ablation takes one more from what tuning left."""
+    found, off = config.as_dict(), config.model.without.split(",")
     for settings in overrides:
         for table, values in settings.items():
             found[table] = {**found[table], **values}
+        off += settings.get("model", {}).get("without", "").split(",")
+    found["model"]["without"] = ",".join(dict.fromkeys(filter(None, off)))
     return Config.load(found)
 
 

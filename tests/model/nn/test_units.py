@@ -121,7 +121,7 @@ def test_twin_takes_browses_by_the_esus_own_metric(step, monkeypatch) -> None:  
             q, k = parts.item[targets.item[t, c]] @ attention.w_q[h], parts.item[item] @ attention.w_k[h]
             mean += float((q @ k).detach()) / np.sqrt(D / 2) / 2
         gap = (seen.now[t] - history.time[p]).clamp(min=0).view(1)
-        return mean + float(attention.bias(gap, history.kind[p].view(1)))
+        return mean + float(attention.bias(gap, history.kind[p].view(1)).detach())
 
     assert retrieved(UNITS["twin"], step, monkeypatch) == expected(step, score)
 

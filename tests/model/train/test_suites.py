@@ -182,6 +182,15 @@ def test_a_psu_is_restored_where_its_encoders_see_what_the_click_models_do(home:
     assert len({run.key() for run in (plain, slower, blind, blind.psu)}) == 4
 
 
+def test_an_ablation_takes_one_more_from_what_tuning_left(home: Path) -> None:
+    state, tuned = Suite(home, WINDOWS, CONFIG, BUDGET, retrain=False), {"model": {"without": "text"}}
+    for method in SUITES["ablations"]:
+        run = state.run(method, "psu", 0, tuned)
+        assert run.psu
+        taken = {*filter(None, method.settings.get("model", {}).get("without", "").split(","))} | {"text"}
+        assert {*run.config.model.without.split(",")} == {*run.psu.config.model.without.split(",")} == taken
+
+
 def test_tiers_are_ours_alone() -> None:
     assert all(method.settings.get("model", {}).get("tiers", True) is (method.name == OURS) for method in PEERS)
     assert of_search(CONFIG, "seminar") == CONFIG
