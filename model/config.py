@@ -11,6 +11,7 @@ from features.errors import SeminarError
 from features.history import Histories
 
 DAY_MS = 86_400_000
+LEAST_NEGATIVES = 6
 MODALITIES = ("id", "attribute", "text", "image", "query")
 
 
@@ -60,6 +61,11 @@ class TrainConfig:
     dropout: float = 0.5  # of the vectors that the click model's head reads
     decay: float = 1e-4  # of weights that are not in tables
     eval_targets: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.negatives < LEAST_NEGATIVES:
+            problem = "are too few: two keep the query, two the item, others come from the step"
+            raise SeminarError("setting negatives", self.negatives, problem, f"give {LEAST_NEGATIVES} or more")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ Letters: n items, x distinct texts, w text width, v image width, a attribute slo
 import hashlib
 import importlib.util
 import json
-import re
+import unicodedata
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,15 +98,23 @@ def encode_once(encoder: TextEncoder, texts: Sequence[str], cache: Path | None =
         known |= {int(keys[i]): vector for i, vector in zip(missing, found, strict=True)}
         if cache:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            aside = cache.with_suffix(".tmp.npz")
+            aside = cache.with_name(f".{uuid.uuid4().hex}.npz")  # another process may be at it, too
             np.savez(aside, keys=np.array(list(known), np.uint64), vectors=np.stack(list(known.values())))
             aside.replace(cache)
     return np.stack([known[key] for key in keys.tolist()]) if len(texts) else np.zeros((0, encoder.width), np.float32)
 
 
 def words(text: str) -> list[str]:
-    """Lower-case runs of letters and digits."""
-    return re.findall(r"[a-z0-9]+", text.lower())
+    """Lower-case runs of letters, digits and their marks, of any script; a Chinese or Japanese character is a word."""
+    return "".join(map(_spaced, unicodedata.normalize("NFKC", text).lower())).split()
+
+
+@lru_cache(maxsize=1 << 14)
+def _spaced(char: str) -> str:
+    """A character as it stands in words; what is none of a word, as a space."""
+    if not (char.isalnum() or unicodedata.category(char).startswith("M")):
+        return " "
+    return f" {char} " if "\u3040" <= char <= "\u9fff" else char
 
 
 def tokens(text: str, rows: int) -> Ints:

@@ -51,6 +51,8 @@ class ItemEncoder(nn.Module):
         # Ids begin apart from each other, contents alike: a behaviour of the same item matches best, then of the same kind.
         nn.init.normal_(self.id_table.weight, std=0.4)
         nn.init.normal_(self.attribute_table.weight, std=0.25)
+        with torch.no_grad():  # of a slot without an attribute, which is summed as well
+            self.attribute_table.weight[0] = 0
         nn.init.normal_(self.text.weight, std=0.25)
         nn.init.normal_(self.image.weight, std=0.25)
         nn.init.zeros_(self.gate.weight)
@@ -60,10 +62,12 @@ class ItemEncoder(nn.Module):
         """Projected vectors [n, m, d] of each modality and which are present [n, m]; missing ones are zeros."""
         some = (items.attributes > 0).sum(1)
         attribute = self.attribute_table(items.attributes).sum(1) / some.clamp(min=1).sqrt().unsqueeze(1)
-        image = self.image(items.image) @ self.project[3] if items.image.shape[1] else torch.zeros_like(attribute)
+        # Pictures that came after the model was made, or of another encoder, have a width that it cannot read.
+        legible = items.image.shape[1] == self.image.in_features
+        image = self.image(items.image) @ self.project[3] if legible else torch.zeros_like(attribute)
         rest = zip((self.id_table(items.row), attribute, self.text(items.text)), self.project[:3], strict=True)
         vectors = torch.stack([*(vector @ project for vector, project in rest), image], 1)
-        present = torch.stack([items.row > 0, some > 0, items.text_ok, items.image_ok], 1) & self._kept
+        present = torch.stack([items.row > 0, some > 0, items.text_ok, items.image_ok & legible], 1) & self._kept
         return vectors * present.unsqueeze(2), present
 
     def gates(self, vectors: Tensor, present: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features.errors import SeminarError
 from features.publish import path
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
@@ -79,7 +80,11 @@ def finetune(
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
     run["history"] = history
-    resume = Resume(resume_file(home, dataset, run))
+    if not len(examples.users):
+        dates = windows.as_dates()
+        problem = "have nothing to learn from between them: no impression, and nobody browsed a known item"
+        raise SeminarError("windows", f"{dates['t1']} to {dates['t2']}", problem, "give an earlier t1 or a later t2")
+    resume = Resume(resume_file(home, dataset, {**run, "labels": examples.labels()}))
     task = Task(dataset, rows, examples, Popularity(dataset, windows.t2), config.train)
     if not resume.file.exists():  # a run that goes on has learned all that
         standardise(model, task, seed)

@@ -4,6 +4,7 @@ Letters: n items, q queries, u users, l behaviours of all users, a and k attribu
 0 stand for "none", so tables of contents have a row less than what is indexed. Everything is as of `until_ms`.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -169,7 +170,8 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
     rows.sort(key=lambda row: row["id"])
     queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms, version).to_pylist()})
     encoder = text_encoder(config.encoder)
-    image_width = max((len(row["image_vector"] or b"") // 4 for row in rows), default=0)
+    widths = Counter(len(row["image_vector"]) // 4 for row in rows if row["image_vector"])
+    image_width = max(widths, key=lambda width: (widths[width], width), default=0)  # the commonest: others are not read
     item_ids = np.array([row["id"] for row in rows], np.uint64)
     query_ids = np.array([query for query, _ in queries], np.uint64)
     types = [type_of(row) for row in rows]

@@ -2,7 +2,7 @@
 
 Lists and modes: `model.train.lists`; figures and intervals: `model.train.rank`. Sampled metrics are called so: NDCG@10 of
 1 + 99 in the mode `recommendation`; `search` ranks all items of the type. Log loss and calibration are those of impressions,
-every method calibrated by one logistic fit on the impressions of [t2, t3).
+every method calibrated by one logistic fit on the impressions of [t2, t3), where there are any.
 """
 
 import logging
@@ -20,7 +20,7 @@ from model.train import baselines, metrics
 from model.train.dataset import load
 from model.train.lists import Lists, later, shown
 from model.train.rank import Scorer, figures, scored, sliced
-from model.train.scoring import of_checkpoint
+from model.train.scoring import of_checkpoint, offset
 from model.train.slices import slices
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ def evaluate(
     scorers["own_frequency"], runs = baselines.tuned_frequency(dataset, validation, windows.t3)
     result: dict[str, Any] = {"methods": [], "calibration": {}, "logistic": {}, "tuning": {"own_frequency": runs}}
     queries = {"recommendation": "no query", "search": queries_are(home)}
+    shifts = {name: offset(Path(folder)) for name, folder in checkpoints.items()}
     for name, score in scorers.items():
-        probabilities = calibrated(score, before, after)
+        probabilities = calibrated(score, before, after, shifts.get(name, 0.0))
         result["logistic"][name] = probabilities["logistic"]
         result["calibration"][name] = probabilities["calibration"]
         common = {"logloss": probabilities["logloss"], "impression_gauc": probabilities["gauc"]}
@@ -94,12 +95,18 @@ def catalogue_figures(score: Scorer, lists: Lists) -> dict[str, Any]:
     return {"ndcg10": mean, "ndcg10_lo": low, "ndcg10_hi": high, "n_targets": len(lists)}
 
 
-def calibrated(score: Scorer, before: Lists, after: Lists) -> dict[str, Any]:
-    """Fit the logistic on validation impressions; log loss, calibration and GAUC on test impressions."""
-    if not before.moments or not after.moments:
-        return {"logistic": [1.0, 0.0], "calibration": None, "logloss": None, "gauc": None}
-    fitted, judged = scored(score, before), scored(score, after)
-    scale, shift = metrics.fit_logistic(fitted.score, fitted.label)
+def calibrated(score: Scorer, before: Lists, after: Lists, shift: float = 0.0) -> dict[str, Any]:
+    """Fit the logistic on validation impressions; log loss, calibration and GAUC on test impressions.
+
+    shift: what is added to log-odds where nothing was shown in validation.
+    """
+    scale = 1.0
+    if before.moments:
+        fitted = scored(score, before)
+        scale, shift = metrics.fit_logistic(fitted.score, fitted.label)
+    if not after.moments:
+        return {"logistic": [scale, shift], "calibration": None, "logloss": None, "gauc": None}
+    judged = scored(score, after)
     probability = 1 / (1 + np.exp(-(scale * judged.score + shift)))
     _, values, weights = judged.gauc()
     return {

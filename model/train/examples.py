@@ -59,8 +59,9 @@ def impressions(home: Path, dataset: Dataset, since_ms: int, until_ms: int) -> d
         here = slice(dataset.histories.offsets[user], dataset.histories.offsets[user + 1])
         history = dataset.histories.records[here]["time"]
         prefix = int(np.searchsorted(history, shown_ms))
-        if prefix < len(history) and history[prefix] - shown_ms <= SESSION_GAP_MS:
-            prefix = int(dataset.basket_starts[here][prefix])
+        # Of what came before alone: were it to depend on what came next, a click would show in what precedes it.
+        if prefix and shown_ms - history[prefix - 1] <= SESSION_GAP_MS:
+            prefix = int(dataset.basket_starts[here][prefix - 1])
         items = lookup(dataset.item_ids, np.array(row["items"], np.int64).view(np.uint64))
         known = items > 0
         query = lookup(dataset.query_ids, np.array([row["query"]], np.int64).view(np.uint64))[0] if row["query"] else 0

@@ -35,7 +35,7 @@ FEWEST = 5  # negatives, or a list says too little
 
 @dataclass(frozen=True)
 class Lists:
-    """Lists by user, in order of users. `windows`: nothing of the items is counted after `since`."""
+    """Lists by user, in order of users; nothing of the items is counted after `since` (ms)."""
 
     mode: str
     since: int

@@ -18,7 +18,7 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 class RowAdam:
-    """Adam (arXiv 1412.6980) of the rows that a step touched, as `torch.optim.SparseAdam` has it, in one pass."""
+    """Adam (arXiv 1412.6980) of the rows that a step touched, in one pass; its epsilon as in the paper's first form."""
 
     def __init__(self, tables: list[Tensor], lr: float) -> None:
         self._tables, self._lr, self._steps = tables, lr, 0

@@ -14,6 +14,8 @@ from model.train.negatives import Negatives
 
 Ints = NDArray[np.int64]
 LEAST = 5  # behaviours before a pretraining target
+HARD = 4
+"""Negatives that keep half of the pair: the candidates after the true one."""
 
 
 class Pairs:
@@ -44,7 +46,7 @@ class Pairs:
         at = np.concatenate([starts[user] + places for user, places in zip(users.tolist(), chosen, strict=True)])
         item, query = self._dataset.item_rows[at], self._dataset.query_rows[at]
         batch = rng.integers(0, len(at), (len(at), self._n // 3))
-        pool = rng.integers(0, len(self._items), (len(at), self._n - 4 - self._n // 3))
+        pool = rng.integers(0, len(self._items), (len(at), self._n - HARD - self._n // 3))
         kin = self._negatives.kin(rng, at, 2)
         other = rng.choice(self._asked, (len(at), 2)) if len(self._asked) else np.zeros((len(at), 2), np.int64)
         same = np.stack([item, item], 1) * (query > 0)[:, None]

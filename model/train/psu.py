@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from features.errors import SeminarError
 from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, TrainConfig, Windows
@@ -19,7 +20,7 @@ from model.train import checkpoint
 from model.train.batch import Step, encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.loop import Losses, Resume, finished, fit, resume_file
-from model.train.pairs import Pairs
+from model.train.pairs import HARD, LEAST, Pairs
 
 Ints = NDArray[np.int64]
 
@@ -77,6 +78,9 @@ def pretrain(
         checkpoint.warm(psu, former, dataset, rows)
         starts = former.facts.get("warm_starts", 0) + 1
     pairs = Pairs(dataset, windows.t1, config.train.negatives)
+    if not len(pairs.users):
+        problem = f"leaves nobody to pretrain on: nobody browsed a known item before it after {LEAST} behaviours"
+        raise SeminarError("windows.t1", windows.as_dates()["t1"], problem, "give a later t1, or import more of the past")
     run = {"windows": windows.as_dates(), "config": config.as_dict(), "seed": seed, "warm": warm, "history": history}
     resume = Resume(resume_file(home, dataset, {"method": "psu", **run}))
     step_losses = _losses(psu, dataset, rows, config.train, pairs)
@@ -115,6 +119,8 @@ def _losses(psu: PSU, dataset: Dataset, rows: Ints, train: TrainConfig, pairs: P
         parts = encode(psu.backbone, dataset, rows, step, train.id_dropout, rng)
         scores = psu.score(step.items, step.queries, step.history, parts, step.seen)
         log_q = torch.from_numpy(pairs.log_q[step.item_rows]).float()
+        # These were not drawn by popularity: corrected by it, a rare one would weigh many times the true pair.
+        log_q[:, 1 : 1 + HARD] = log_q[:, :1]
         found = {
             "next_pair": next_pair_loss(scores, log_q, step.real),
             "alignment": _align(psu, dataset, rows, step, rng),
@@ -131,7 +137,8 @@ def _align(psu: PSU, dataset: Dataset, rows: Ints, step: Step, rng: np.random.Ge
     some = rng.choice(step.distinct_items, min(CONTRASTED, len(step.distinct_items)), replace=False)
     vectors, present = psu.backbone.items.modality_vectors(dataset.item_inputs(some, rows))
     titles = torch.from_numpy(dataset.titles[some])
-    return alignment_loss(vectors, present, titles.unsqueeze(0) == titles.unsqueeze(1))
+    same = (titles.unsqueeze(0) == titles.unsqueeze(1)) & (titles >= 0)  # without a title nothing is the same
+    return alignment_loss(vectors, present, same)
 
 
 def _relate(step: Step, parts: Parts, rng: np.random.Generator) -> torch.Tensor:

@@ -24,11 +24,12 @@ from features.reports import plain
 from model.config import Config, ModelConfig, Windows
 from model.train.ctr import finetune
 from model.train.dataset import Dataset, load
+from model.train.examples import impressions
 from model.train.psu import pretrain
 from model.train.wide import Heads
 
 log = logging.getLogger(__name__)
-PROTOCOL = 7
+PROTOCOL = 8
 """Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 
@@ -44,8 +45,9 @@ def workspace(home: Path) -> Path:
     return work
 
 
-def digest(dataset: Dataset) -> str:
-    """A hash of everything that training reads: users, behaviours, items with their contents, queries."""
+def digest(home: Path, dataset: Dataset, until: int) -> str:
+    """A hash of everything that training reads: users, behaviours, items with their contents, queries, and impressions
+    with their clicks before a time."""
     state = hashlib.blake2b(digest_size=8)
     content = dataset.items
     arrays = (
@@ -53,12 +55,16 @@ def digest(dataset: Dataset) -> str:
         content.text,
         content.image,
         dataset.item_ids,
+        dataset.listed,
         dataset.query_ids,
         dataset.histories.records,
     )
     for array in arrays:
         state.update(np.ascontiguousarray(array).tobytes())
     state.update("\0".join([*dataset.histories.user_ids, "", *dataset.query_texts]).encode())
+    for user, lists in sorted(impressions(home, dataset, 0, until).items()):
+        told = [(x.now, x.query, x.items.tobytes(), x.positions.tobytes(), x.clicks.tobytes()) for x in lists]
+        state.update(repr((user, sorted(told))).encode())
     return state.hexdigest()
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.errors import SeminarError
-from model.nn.click import ClickModel
+from model.nn.click import ClickModel, rated
 from model.nn.inputs import Parts
 from model.search.codebooks import fit
 from model.train import checkpoint
@@ -114,6 +114,12 @@ def of_checkpoint(folder: Path, dataset: Dataset, before: int, search: str = "")
     elif search:
         model.backbone.search = search
     return of_model(model.eval(), dataset, vocabulary, before)
+
+
+def offset(folder: Path) -> float:
+    """What a saved click model adds to log-odds for the source of labels that rates are of (prior correction)."""
+    found = checkpoint.read(folder)
+    return float(found.weights["source"][rated(found.facts["labels"])])
 
 
 def quantised(model: ClickModel, dataset: Dataset, vocabulary: Ints, before: int) -> Callable[[Parts], Parts]:

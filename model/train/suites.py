@@ -55,7 +55,7 @@ class Suite:
         self.windows, self.config, self.budget = windows, config, budget
         self.again: set[str] | None = set() if retrain else None
         self.dataset: Dataset = load(self.work, windows.end, config.model)
-        self.data = runs.digest(self.dataset)
+        self.data = runs.digest(self.work, self.dataset, windows.end)
         self.heads: Heads = {}
         count = len(self.dataset.histories.user_ids)
         drawn = np.random.default_rng(0).permutation(count)[: budget.users or count]

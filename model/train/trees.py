@@ -1,6 +1,7 @@
 """Gradient-boosted trees over counters (LightGBM, the extra `baselines`): what a team has before it has a sequence model.
 
-Trained on the fine-tuning window's own examples and negatives, chosen among logged runs by validation, as every method is.
+Trained on the fine-tuning window's own examples and negatives, as many as the wide head of a click model sees; chosen among
+logged runs by validation, as every method is.
 Letters: x candidates of all moments, f counters.
 """
 
@@ -8,6 +9,7 @@ import importlib.util
 import logging
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,9 @@ from model.train.examples import ClickExamples
 from model.train.lists import Lists
 from model.train.moments import Moments
 from model.train.rank import Scorer
+from model.train.wide import drawn
 
 log = logging.getLogger(__name__)
-MOMENTS = 64
-"""Of a user, impressions and targets with sampled negatives: more than an epoch of the models sees."""
 FIXED = {"deterministic": True, "force_row_wise": True, "verbose": -1, "min_data_in_leaf": 50}
 RUNS: tuple[dict[str, Any], ...] = (
     {"objective": "binary", "num_leaves": 15, "learning_rate": 0.05, "trees": 200},
@@ -124,7 +125,7 @@ def _examples(
     counters = Counters(dataset, titles(home, dataset, windows.t2), windows.t2)
     rng = np.random.default_rng(seed)
     x, y, groups = [], [], []
-    for m in examples.draw(rng, examples.users, MOMENTS):
+    for m in chain.from_iterable(drawn(rng, examples, config.train.users)):
         x.append(counters.of(m)[m.real])
         y.append(m.labels[m.real])
         groups.append(m.real.sum(1))

@@ -5,6 +5,7 @@ Letters: x candidates of m moments.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from model.nn.features import PLAIN, plain
 from model.train.batch import Step, gather
 from model.train.dataset import Dataset
 from model.train.examples import ClickExamples
+from model.train.moments import Moments
 from model.train.objective import objective
 from model.train.popularity import Popularity
 
@@ -29,6 +31,8 @@ DRAWS, MOST = 3, 60_000
 """At most so many draws, with negatives of their own, and moments in all: a head of its size learns no more from more."""
 BATCH = 64
 LR = 4e-3
+WARM = 0.05
+"""Share of the steps in which the learning rate rises."""
 READ = ("users", "targets", "negatives", "wide_epochs", "impressed", "listwise")
 """The settings that decide what a wide head learns."""
 Heads = dict[tuple[object, ...], dict[str, Tensor]]
@@ -90,25 +94,32 @@ def sample(
 ) -> Sample:
     """Moments of all users, or of as many as may be. together: users gathered at once; history: as `gather` has it."""
     rows: list[tuple[Tensor, ...]] = []
+    for moments in drawn(rng, examples, together):
+        step = gather(dataset, moments, history)
+        rows.append(
+            (
+                described(step, popularity)[step.real],
+                step.labels[step.real],
+                step.position[step.real],
+                step.real.sum(1),
+                step.source,
+            )
+        )
+    x, labels, position, sizes, source = (torch.cat(column) for column in zip(*rows, strict=True))
+    return Sample(x, labels, position, sizes.numpy(), source)
+
+
+def drawn(rng: np.random.Generator, examples: ClickExamples, together: int) -> Iterator[list[Moments]]:
+    """Moments of some users at a time: of all, DRAWS times, or until there are MOST."""
     found = 0
     for _ in range(DRAWS):
         users = rng.permutation(examples.users)
         for start in range(0, len(users), together):
             if found >= MOST:
-                break
-            step = gather(dataset, examples.draw(rng, users[start : start + together], MOMENTS), history)
-            rows.append(
-                (
-                    described(step, popularity)[step.real],
-                    step.labels[step.real],
-                    step.position[step.real],
-                    step.real.sum(1),
-                    step.source,
-                )
-            )
-            found += len(step.source)
-    x, labels, position, sizes, source = (torch.cat(column) for column in zip(*rows, strict=True))
-    return Sample(x, labels, position, sizes.numpy(), source)
+                return
+            moments = examples.draw(rng, users[start : start + together], MOMENTS)
+            found += sum(len(m.prefix) for m in moments)
+            yield moments
 
 
 def described(step: Step, popularity: Popularity) -> Tensor:
@@ -122,9 +133,9 @@ def train(model: ClickModel, found: Sample, settings: TrainConfig, rng: np.rando
     weights = [*model.wide.parameters(), model.source, model.position]
     batches = max(1, len(found.sizes) // BATCH)
     optimiser = torch.optim.AdamW(weights, LR, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, LR, total_steps=settings.wide_epochs * batches + 1, pct_start=0.05
-    )
+    steps = settings.wide_epochs * batches + 1
+    steps += steps * WARM == 1  # of which torch's schedule would divide by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=steps, pct_start=WARM)
     starts = np.cumsum(found.sizes) - found.sizes
     means = []
     for _ in range(settings.wide_epochs):

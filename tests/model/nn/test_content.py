@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.nn.content import HashingEncoder, attributes, contents, encode_once, text_encoder, tokens
+from features.settings import REPOSITORY
+from model.nn.content import HashingEncoder, attributes, contents, encode_once, text_encoder, tokens, words
 
 
 class Counting(HashingEncoder):
@@ -50,6 +53,24 @@ def test_ready_vectors_are_taken_and_missing_ones_are_marked() -> None:
     assert np.array_equal(found.text[0], ready)
     assert found.text_ok.tolist() == found.image_ok.tolist() == [True, False]
     assert np.linalg.norm(found.image[0]) == pytest.approx(1)
+
+
+def test_words_of_any_script() -> None:
+    assert words("Ice_CREAM, 2%") == ["ice", "cream", "2"]
+    assert words("Crème brûlée  МОЛОКО हिन्दी") == ["crème", "brûlée", "молоко", "हिन्दी"]
+    assert words("ﬁne 牛奶abc") == ["fine", "牛", "奶", "abc"]
+    assert words("Cre\u0300me") == words("Crème")  # however its accent is written
+
+
+def test_processes_that_encode_at_once_do_not_meet(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from model.nn.content import HashingEncoder, encode_once\n"
+        "for i in range(60): encode_once(HashingEncoder(), [f'{sys.argv[1]} {i}'], Path(sys.argv[2]))"
+    )
+    commands = [[sys.executable, "-c", script, name, str(tmp_path / "cache.npz")] for name in "abc"]
+    running = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) for command in commands]
+    assert [(process.communicate(timeout=120)[1], process.returncode) for process in running] == [("", 0)] * 3
+    assert [file.name for file in tmp_path.iterdir()] == ["cache.npz"]
 
 
 def test_tokens_and_attributes_are_hashed_and_padded() -> None:

@@ -40,6 +40,26 @@ def test_what_is_missing_has_no_influence() -> None:
     assert torch.equal(before, found(changed))
 
 
+def test_slots_without_an_attribute_say_nothing() -> None:
+    found = encoder()
+    items = inputs(3)._replace(attributes=torch.tensor([[1, 2, 0, 0, 0, 0, 0, 0], [3, 4, 0, 0, 0, 0, 0, 0], [1] + [0] * 7]))
+    vectors = found.modality_vectors(items)[0][:, 1]
+    table = found.attribute_table.weight
+    expected = torch.stack([(table[1] + table[2]) / 2**0.5, (table[3] + table[4]) / 2**0.5, table[1]])
+    assert torch.allclose(vectors, expected, atol=1e-6)
+    vectors.sum().backward()
+    assert 0 not in table.grad.coalesce().indices()  # it stays what it is
+
+
+def test_pictures_of_another_width_than_the_models_are_missing_ones() -> None:
+    items, found = inputs(6), encoder()
+    bare = found(items)
+    for width in (0, 1, 7):
+        other = inputs(6, image_width=width)._replace(image_ok=torch.ones(6, dtype=torch.bool))
+        assert torch.equal(found(items._replace(image=other.image, image_ok=other.image_ok)), bare)
+    assert not torch.equal(found(items._replace(image_ok=torch.ones(6, dtype=torch.bool))), bare)
+
+
 def test_an_item_of_which_nothing_is_known_gets_the_learned_vector() -> None:
     found = encoder()
     torch.nn.init.ones_(found.nothing)

@@ -2,13 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from features import history
-from features.record import RECORD
+from features.record import KIND_BROWSE, KIND_SEARCH, RECORD, entity_id, signed
+from model.config import ModelConfig
 from model.train import checkpoint
 from model.train.ctr import logits
 from model.train.dataset import Dataset, load, vocabulary
@@ -16,6 +18,7 @@ from model.train.examples import ClickExamples, browses, impressions
 from model.train.lists import later
 from model.train.moments import Row, pad, session_time
 from model.train.popularity import Popularity
+from tests.dags.history import DAY, START, origin
 from tests.model.conftest import Trained
 
 
@@ -98,6 +101,46 @@ def test_clicks_are_browses_after_the_impression_and_unfinished_ones_wait(traine
             )
             assert one.clicks.tolist() == [int(row) in clicked for row in one.items]
             assert one.clicks.any()
+
+
+def test_what_precedes_an_impression_says_nothing_of_its_click(tmp_path: Path) -> None:
+    """A search, a list shown a second later, and on every other day a click after it."""
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in history.SCHEMAS}
+    items = [signed(entity_id(f"item-{i}")) for i in range(10)]
+    for i, item in enumerate(items):
+        named = {"item": item, "item_id": f"item-{i}", "title": "cup", "category": "cups", "brand": None, "attributes": "{}"}
+        tables[history.ITEMS].append({**named, **origin(START)})
+    for day in range(20):
+        begin = START + day * DAY
+        for number, (ms, item) in enumerate([(begin, 0), (begin + 20_000, entity_id("item-3"))][: 1 + day % 2]):
+            record = np.zeros(1, RECORD)
+            record["time"], record["item"], record["query"] = ms, item, entity_id("cups")
+            record["kind"], record["digest"] = KIND_BROWSE if item else KIND_SEARCH, 2 * day + number
+            tables[history.EVENTS].append({"user_id": "ann", "sequence": record.tobytes(), **origin(ms)})
+        shown = {"user_id": "ann", "impression_id": f"{day}", "query": 0, "items": items, "positions": list(range(10))}
+        tables[history.IMPRESSIONS].append({**shown, "place": "top", **origin(begin + 1000)})
+    for name, rows in tables.items():
+        history.write(tmp_path, name, pa.Table.from_pylist(rows, schema=history.SCHEMAS[name]), "test")
+    end = START + 30 * DAY
+    found = load(tmp_path, end, ModelConfig(encoder="hashing"))
+    (lists,) = impressions(tmp_path, found, START, end).values()
+    assert {one.clicks.any() for one in lists} == {True, False}
+    gaps = [one.now - found.histories.records["time"][one.prefix - 1] for one in lists if one.prefix]
+    assert len(gaps) == 19
+    assert min(gaps) > 86_000_000  # of every list the day before is the last that it sees: its own search is none of it
+
+
+def test_the_commonest_width_of_pictures_is_read(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.home / "history", tmp_path / "history")
+    rows = history.newest_items(history.read(tmp_path, history.ITEMS)).to_pylist()
+    for width, some in ((512, rows[:3]), (768, rows[3:4])):
+        new = [{**row, "image_vector": np.ones(width, np.float32).tobytes(), **origin(START + DAY)} for row in some]
+        history.write(tmp_path, history.ITEMS, pa.Table.from_pylist(new, schema=history.SCHEMAS[history.ITEMS]), f"w{width}")
+    found = load(tmp_path, trained.windows.end, trained.config.model)
+    assert (found.image_width, found.items.image_ok.sum()) == (512, 3)
+    # A model that was made before there were pictures reads the data set as it is now.
+    before = load(trained.home, trained.windows.end, trained.config.model)
+    assert torch.equal(*(scores(one, trained, 3, 40, trained.windows.t3) for one in (before, found)))
 
 
 def test_examples_say_where_their_labels_come_from(trained: Trained) -> None:

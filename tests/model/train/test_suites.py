@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from features import history as tables
 from features.errors import SeminarError
 from features.publish import current
 from features.settings import REPOSITORY
@@ -21,6 +23,7 @@ from model.config import Config, Windows
 from model.train.dataset import load
 from model.train.lists import later
 from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
+from model.train.runs import digest
 from model.train.suites import Budget, Suite, compare
 from tests.dags import history
 
@@ -148,6 +151,18 @@ def test_other_data_or_settings_are_other_runs(home: Path, found: dict[str, Any]
     other = merged(CONFIG, {"train": {"id_dropout": 0.2}})
     compare(home, suite="peers", windows=WINDOWS, config=other, budget=small, only=["popularity"])
     assert len(set(markers(home)) - before) == 4  # a PSU, two click models on it, and one from scratch
+
+
+def test_impressions_that_come_late_are_other_data(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "history", tmp_path / "history")
+    dataset = load(tmp_path, WINDOWS.end, CONFIG.model)
+    before = digest(tmp_path, dataset, WINDOWS.end)
+    assert before == digest(home, load(home, WINDOWS.end, CONFIG.model), WINDOWS.end)
+    name = tables.IMPRESSIONS
+    (row, *_) = tables.read(tmp_path, name).to_pylist()
+    late = pa.Table.from_pylist([{**row, "impression_id": "late"}], schema=tables.SCHEMAS[name])
+    tables.write(tmp_path, name, late, "late")
+    assert digest(tmp_path, dataset, WINDOWS.end) != before
 
 
 def test_the_homes_own_psu_stays_as_it_is(home: Path, found: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from features.errors import SeminarError
 from features.publish import current, path
 from model.config import Config, Windows
-from model.train import checkpoint
+from model.nn.click import IMPRESSED
+from model.nn.psu import next_pair_loss
+from model.train import checkpoint, psu
 from model.train.ctr import finetune
 from model.train.dataset import load, vocabulary
 from model.train.evaluate import evaluate
@@ -67,6 +70,45 @@ def test_an_objective_can_be_switched_off(trained: Trained) -> None:
     config = Config.load({"model": trained.config.as_dict()["model"], "train": train})
     found = pretrain(trained.home, windows=trained.windows, config=config)
     assert found["losses"]["next_pair"] != trained.psu["losses"]["next_pair"]
+
+
+def test_hard_negatives_are_not_corrected_by_popularity(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were drawn within a type, each as likely: the true pair's own correction takes nothing from either."""
+    seen = []
+
+    def watched(scores: torch.Tensor, log_q: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(log_q)
+        return next_pair_loss(scores, log_q, mask)
+
+    monkeypatch.setattr(psu, "next_pair_loss", watched)
+    pretrain(trained.home, windows=trained.windows, config=trained.config)
+    log_q = torch.cat(seen)
+    assert torch.equal(log_q[:, 1:5], log_q[:, :1].expand(-1, 4))
+    assert (log_q[:, 5:] != log_q[:, :1]).float().mean() > 0.9
+
+
+def test_where_nothing_can_be_learned_it_is_said_why(trained: Trained) -> None:
+    begin = trained.windows.t1 - 60 * 86_400_000
+    early = Windows(begin, begin + 1, begin + 2, trained.windows.end)
+    with pytest.raises(SeminarError, match=r"windows.t1.*nobody to pretrain on"):
+        pretrain(trained.home, windows=early, config=trained.config)
+    with pytest.raises(SeminarError, match=r"windows.*nothing to learn from between them"):
+        finetune(trained.home, windows=early, config=trained.config)
+    with pytest.raises(SeminarError, match=r"negatives.*too few"):
+        Config.load({"train": {"negatives": 4}})
+
+
+def test_rates_have_the_prior_correction_where_nothing_was_shown_before(trained: Trained) -> None:
+    """A window of validation of less than the day that clicks are waited for has no impressions to calibrate on."""
+    folder = Path(trained.tuned["checkpoint"])
+    day = 86_400_000
+    narrow = replace(trained.windows, t2=trained.windows.t3 - day // 2)
+    found = evaluate(trained.home, checkpoints={"seminar": str(folder)}, windows=narrow, config=trained.config)
+    weights = checkpoint.read(folder)
+    assert weights.facts["labels"]["impressions"] > 0
+    assert found["logistic"]["seminar"] == [1.0, pytest.approx(float(weights.weights["source"][IMPRESSED]))]
+    assert found["calibration"]["seminar"] is not None
+    assert found["logistic"]["popularity"] == [1.0, 0.0]
 
 
 def test_codebooks_report_recall_by_size(trained: Trained) -> None:

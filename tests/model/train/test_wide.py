@@ -49,6 +49,16 @@ def test_it_learns_from_a_sample_and_changes_nothing_else(setting: Setting) -> N
     assert "wide" in changed
 
 
+@pytest.mark.parametrize("moments", [1, 19 * wide.BATCH, 20 * wide.BATCH])
+def test_any_number_of_moments_has_a_schedule(setting: Setting, moments: int) -> None:
+    found = wide.sample(setting.dataset, setting.examples, setting.popularity, np.random.default_rng(0), 2)
+    sizes = np.resize(found.sizes[:1], moments)
+    source = found.source[:1].expand(moments)
+    columns = [column[: sizes[0]].repeat(moments, *[1] * (column.dim() - 1)) for column in found[:3]]
+    few = wide.Sample(*columns, sizes, source)
+    assert np.isfinite(wide.train(setting.model, few, TrainConfig(wide_epochs=1), np.random.default_rng(0))).all()
+
+
 def test_what_it_learned_is_what_the_whole_model_says_at_first(setting: Setting, trained: Trained) -> None:
     dataset, examples, popularity, model = setting
     wide.learn(model, dataset, examples, popularity, CONFIG.train, 0)
