@@ -28,7 +28,8 @@ class Bench(StrEnum):
     train = "train"
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+# What comes after the name is the bench's own, `--help` too.
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False})
 def bench(context: typer.Context, name: Bench) -> None:
     """Measure on this machine; options of the bench itself follow its name (`seminar bench consume --help`)."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks", name.value, *context.args]

@@ -3,19 +3,21 @@
 **check** holds every date with new events, and the date of the run's own partition, against limits and the dates before:
 volume, repeats, late events, clocks that are ahead, unknown items, refused messages, click rate. One that is not as it
 should be fails the run at once, with the numbers; nothing is compacted then, and the nightly chain does not start.
+**erase**, beside all that, takes out of every file what `forget` events asked for, whose users are forgotten online already.
 **retain** removes versions that no live one points to. **compact** merges loose files into the next version of history
 and clears away garbage.
 
 Partitions are hours; a backfill names dates: `airflow backfill create --dag-id history --from-date ... --to-date ...`.
 
-Emits `seminar://history` with the version. Figures: `reports/quality/<date>.json`, `reports/history.json`.
+Emits `seminar://history` with the version. Figures: `reports/quality/<date>.json`, `reports/history.json`; a receipt of what
+was erased: `reports/forget-<ms>.json`.
 """
 
 from typing import Any
 
 from airflow.sdk import CronPartitionTimetable, Param, dag, task
 
-from dags.common import HISTORY, USUAL, date_param, dry_param
+from dags.common import HISTORY, USUAL, date_param, dry_param, online
 from features.settings import settings
 
 
@@ -40,7 +42,22 @@ from features.settings import settings
     },
 )
 def history() -> None:
-    """Check, retain, compact."""
+    """Check, retain, compact; erase."""
+
+    @task
+    def erase(params: dict[str, Any] | None = None) -> dict[str, int]:
+        """Finish what forget events, or a crash while forgetting, left in files."""
+        from features.fences import pending
+        from features.settings import settings
+        from streaming.forget import finish
+
+        assert params is not None
+        home, bootstrap = settings().home, settings().bootstrap_servers
+        wanted, store = len(pending(home)), online(home)
+        if not wanted or params["dry"] or store is None:
+            return {"waiting": wanted}
+        receipt = finish(store, home, bootstrap)
+        return {"waiting": 0, "users": len(receipt["users"]), "rows": receipt["rows"]}
 
     @task
     def check(params: dict[str, Any] | None = None, dag_run: Any = None) -> dict[str, Any]:
@@ -86,6 +103,7 @@ def history() -> None:
         outlet_events[HISTORY].extra = {"history": facts["version"]}
         return facts
 
+    erase()
     check() >> retain() >> compact()
 
 

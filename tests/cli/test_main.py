@@ -25,6 +25,13 @@ def test_a_refusal_is_one_sentence_and_status_1(tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
+def test_help_of_all_benches_and_of_one(tmp_path: Path) -> None:
+    every, one = (seminar(tmp_path, "bench", *name, "--help") for name in ((), ("train",)))
+    assert every.returncode == one.returncode == 0
+    assert "alignment" in every.stdout
+    assert "--rounds" in one.stdout
+
+
 def test_a_second_demo_on_the_same_home_is_refused(tmp_path: Path) -> None:
     import fcntl
 

@@ -33,19 +33,23 @@ def yesterday() -> int:
 def make(home: Path, until_ms: int, length: int = 40, users: int = 24) -> None:
     """A home with the catalogue and `length` days before `until_ms`, imported; SEMINAR_HOME is set to it."""
     from features.repository import apply
-    from streaming.deadletters import FileSink
-    from streaming.importer import import_events
 
     os.environ["SEMINAR_HOME"] = str(home)
     home.mkdir(parents=True, exist_ok=True)
     (home / "settings.toml").write_text(SETTINGS)
     apply()
-    from features.online import Online
+    first = until_ms - length * days.DAY_MS
+    past(home, days.catalogue(first))
+    past(home, [event for i in range(length) for event in days.day(first + i * days.DAY_MS, users)])
 
-    online, sink, first = Online(), FileSink(home), until_ms - length * days.DAY_MS
-    import_events("items", days.catalogue(first), online, home, sink)
-    past = [event for i in range(length) for event in days.day(first + i * days.DAY_MS, users)]
-    import_events("past", past, online, home, sink)
+
+def past(home: Path, events: list[Event]) -> None:
+    """Import events."""
+    from features.online import Online
+    from streaming.deadletters import FileSink
+    from streaming.importer import import_events
+
+    import_events(events[0].id, events, Online(), home, FileSink(home))
 
 
 def copy(home: Path, to: Path) -> None:

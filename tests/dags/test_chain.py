@@ -60,6 +60,11 @@ def test_history_is_checked_then_compacted(ran: dict[str, Any], home: Path) -> N
     assert ran["history"]["compact"]["version"] == "v000001"
 
 
+def test_what_forget_events_asked_for_is_erased(ran: dict[str, Any]) -> None:
+    assert ran["history"]["erase"] == {"waiting": 0, "users": 1, "rows": 2}
+    assert ran["waiting"] == 0
+
+
 def test_labels_are_joined_and_closed_once(ran: dict[str, Any], home: Path) -> None:
     done = ran["labels"]["join"]
     assert done["written"] == done["impressions"] > 0

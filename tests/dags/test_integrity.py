@@ -134,6 +134,7 @@ def test_a_date_is_closed_after_the_watermark_and_its_check(found: dict[str, Any
     assert tasks["wait"]["reschedules"]
     assert {"check", "wait"} <= set(tasks["join"]["upstream"])
     assert "join" in tasks["close"]["upstream"]
+    assert found["dags"]["history"]["tasks"]["erase"]["upstream"] == []  # nothing that is wrong with a date delays it
     assert found["dags"]["history"]["tasks"]["retain"]["upstream"] == ["check"]
     assert found["dags"]["history"]["tasks"]["compact"]["upstream"] == ["retain"]
 

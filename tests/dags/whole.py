@@ -15,7 +15,9 @@ from typing import Any
 from benchmarks.harness import days
 from cli import airflow
 from features import quality, versions
+from features.fences import pending
 from features.publish import current
+from streaming.events import BROWSE, FORGET, build
 from tests.dags import shop
 
 LENGTH = 24
@@ -35,6 +37,7 @@ def chain(home: Path, date: str) -> dict[str, Any]:
     found: dict[str, Any] = {"states": {}}
     found["dry"] = attempt("history", {"dry": True}), versions.last(home)
     found["history"] = airflow.run("history")
+    found["waiting"] = len(pending(home))
     found["labels"] = airflow.run("labels", {"date": date})
     again: dict[str, str] = {}
     found["labels_again"] = attempt("labels", {"date": date}, again), again
@@ -114,7 +117,9 @@ def main() -> None:
     shop.make(base, when, LENGTH)
     airflow.prepare(base)
     shop.copy(base, home)
-    shop.stream(home, days.day(when))
+    left = [build(BROWSE, {"user_id": "leaver", "item_id": f"{days.KINDS[0]}-{i}"}, when, "whole") for i in range(2)]
+    shop.past(home, left)
+    shop.stream(home, [*days.day(when), build(FORGET, {"user_id": "leaver"}, when + 1, "whole")])
     found = chain(home, quality.date_of(when)) | {"events": asset_events(), "pinned": pins(home), "bad": bad_params(home)}
     print(json.dumps(found | {"days": bad_days(folder, when)}))
 
