@@ -55,7 +55,7 @@ class TrainConfig:
     negatives: int = 20
     min_count: int = 3  # an item seen less often has no id embedding: its content stands for it
     id_dropout: float = 0.1  # share of a step's items shown without their id, so that content is learned too: in pretraining
-    ctr_id_dropout: float = 0.5  # the same in fine-tuning, which else learns ids by heart (docs/results/quality.md)
+    ctr_id_dropout: float = 0.5  # the same in fine-tuning, which else learns ids by heart (docs/results/tried.md)
     impressed: float = 4.0  # weight of impressions in the log loss, beside sampled candidates
     listwise: float = 1.0  # weight of the ranking within a moment, beside the log loss
     dropout: float = 0.5  # of the vectors that the click model's head reads

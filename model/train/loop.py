@@ -29,7 +29,7 @@ Sums = dict[str, float]
 Means = dict[str, list[float]]
 Losses = Callable[[np.random.Generator, Ints], dict[str, Tensor]]
 """The losses by name of a step over users [u]; `total` is what is minimised."""
-STATE = 2
+STATE = 3
 """Goes up when a saved state of before is none any more: such a run begins anew."""
 
 
