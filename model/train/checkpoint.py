@@ -81,7 +81,10 @@ def map_tables(checkpoint: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.
     counts = torch.bincount(kinds[known], minlength=len(sums)).clamp(min=1).unsqueeze(1)
     new = (rows == 0) & (vocabulary > 0)
     table[vocabulary[new]] = (sums / counts)[kinds[new]]
-    return {**checkpoint.weights, name: table}
+    slots = "backbone.items.attribute_table.weight"
+    attributes = checkpoint.weights[slots].clone()
+    attributes[0] = 0  # of slots without an attribute: checkpoints of before had a random vector there
+    return {**checkpoint.weights, name: table, slots: attributes}
 
 
 def warm(module: torch.nn.Module, former: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.int64]) -> None:

@@ -56,6 +56,16 @@ def test_a_warm_start_maps_embeddings_by_id_never_by_row(trained: Trained) -> No
     )
 
 
+def test_a_warm_start_drops_what_slots_without_an_attribute_said_before(trained: Trained) -> None:
+    saved = checkpoint.read(path(trained.home / "psu", trained.psu["version"]))
+    saved.weights["backbone.items.attribute_table.weight"][0] = 1.0
+    dataset = load(trained.home, trained.windows.t2, trained.config.model)
+    module = saved.spec.psu()
+    checkpoint.warm(module, saved, dataset, saved.vocabulary(dataset))
+    assert not module.backbone.items.attribute_table.weight[0].any()
+    assert module.backbone.items.attribute_table.weight[1:].all(1).any()
+
+
 def test_training_is_the_same_for_a_seed(trained: Trained) -> None:
     runs = [
         finetune(trained.home, windows=trained.windows, psu=trained.psu["version"], config=trained.config, seed=seed)
