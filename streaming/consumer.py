@@ -18,7 +18,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from features.errors import SeminarError
 from features.online import Online
 from features.state import IdentityLost, write_watermarks
-from streaming import clients
+from streaming import clients, offsets
 from streaming.apply import Applied, Applier
 from streaming.deadletters import KafkaSink
 from streaming.events import Message
@@ -153,7 +153,7 @@ def lag(bootstrap: str, group: str = "seminar") -> dict[str, int]:
     consumer = clients.consumer(bootstrap, group_id=group)
     try:
         partitions = [TopicPartition(t, p) for t in EVENT_TOPICS for p in consumer.partitions_for_topic(t) or ()]
-        first, last = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        first, last = offsets.first(consumer, partitions), offsets.end(consumer, partitions)
         return {f"{p.topic}/{p.partition}": last[p] - max(first[p], consumer.committed(p) or 0) for p in partitions}
     finally:
         consumer.close()

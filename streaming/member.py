@@ -26,7 +26,7 @@ from kafka.errors import (
 
 from features.errors import SeminarError
 from features.state import Watermark
-from streaming import clients
+from streaming import clients, offsets
 from streaming.topics import EVENT_TOPICS
 
 log = logging.getLogger(__name__)
@@ -177,17 +177,20 @@ class Member:
             return {}
         self._same_topics({p.topic for p in mine})
         now = int(time.time() * 1000)
-        ends = self._consumer.end_offsets(mine)
+        try:
+            ends = self._consumer.end_offsets(mine)
+        except KeyError:  # a partition is without a leader just now (`streaming.offsets`); nothing waits for a watermark
+            return {}
         try:
             found = {p: self._consumer.position(p, timeout_ms=1_000) for p in mine}
         except LogTruncationError as error:  # said once, to whoever asks first
             self._cut_off(error)
             return {}
-        offsets = {p: offset for p, offset in found.items() if offset is not None}
-        self._due |= offsets
+        reached = {p: offset for p, offset in found.items() if offset is not None}
+        self._due |= reached
         self.commit()
         marks = {}
-        for p, offset in offsets.items():
+        for p, offset in reached.items():
             lag = max(0, ends[p] - offset)
             before, when = self._marked.get(p, (offset, time.monotonic() - 1))
             rate = max(0, offset - before) / max(time.monotonic() - when, 1e-3)
@@ -248,7 +251,7 @@ class Member:
 
     def _rewind(self, partitions: Iterable[TopicPartition]) -> None:
         mine = [p for p in partitions if p in self._consumer.assignment()]
-        for partition, offset in (self._consumer.beginning_offsets(mine) if mine else {}).items():
+        for partition, offset in offsets.first(self._consumer, mine).items():
             self._seek(partition, offset)
 
     def _seek(self, partition: TopicPartition, offset: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import TopicPartition
 
 from features.errors import SeminarError
+from streaming import offsets
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _REMEDY = "write earliest, last=90m (s, m, h or d) or ts=2024-05-01T12:00:00Z"
@@ -52,11 +53,7 @@ def start_offsets(consumer: Any, partitions: Iterable[TopicPartition], position:
     Kafka (a producer's clock, unless the topic says otherwise), not those of the events.
     """
     wanted = list(partitions)
-    if not wanted:
-        return {}
     if position.time_ms is None:
-        return dict(consumer.beginning_offsets(wanted))
-    found = consumer.offsets_for_times(dict.fromkeys(wanted, position.time_ms))
-    late = [p for p in wanted if found.get(p) is None]
-    ends = consumer.end_offsets(late) if late else {}
-    return {p: ends[p] if found.get(p) is None else found[p].offset for p in wanted}
+        return offsets.first(consumer, wanted)
+    found = offsets.since(consumer, wanted, position.time_ms)
+    return offsets.end(consumer, (p for p in wanted if p not in found)) | found

@@ -8,6 +8,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from features.errors import SeminarError
+from streaming import offsets
 from streaming.events import Message
 from streaming.positions import Position, start_offsets
 
@@ -31,9 +32,7 @@ def partitions_of(consumer: Any, topic: str) -> list[TopicPartition]:
 def ranges(consumer: Any, partitions: Iterable[TopicPartition], position: Position) -> dict[TopicPartition, Range]:
     """What there is to read of each partition from a position up to its end as it is now."""
     wanted = list(partitions)
-    if not wanted:
-        return {}
-    starts, ends = start_offsets(consumer, wanted, position), consumer.end_offsets(wanted)
+    starts, ends = start_offsets(consumer, wanted, position), offsets.end(consumer, wanted)
     return {p: (min(starts[p], ends[p]), ends[p]) for p in wanted}
 
 

@@ -15,7 +15,7 @@ from features import history
 from features.errors import SeminarError
 from features.online import Online
 from features.parity import compare
-from streaming import clients, topics
+from streaming import clients, offsets, topics
 from streaming.broker import EmbeddedBroker
 from streaming.events import ITEM, Message, build, parse
 from streaming.producer import Delivery, Producer
@@ -32,7 +32,7 @@ def sent(bootstrap: str) -> list[Message]:
     partitions = [TopicPartition(topic, p) for topic in EVENT_TOPICS for p in range(4)]
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
-    total, found = sum(consumer.end_offsets(partitions).values()), list[Any]()
+    total, found = sum(offsets.end(consumer, partitions).values()), list[Any]()
     while len(found) < total:
         found += [record for records in consumer.poll(timeout_ms=500).values() for record in records]
     consumer.close()

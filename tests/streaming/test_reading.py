@@ -1,5 +1,6 @@
 """Positions, and reading topics once, on a real broker."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from features.errors import SeminarError
-from streaming import reading
+from streaming import offsets, reading
 from streaming.positions import Position, parse_from, start_offsets
 from streaming.producer import Producer
 from streaming.topics import EVENT_TOPICS
@@ -85,15 +86,37 @@ def test_from_a_time(bootstrap: str, consumer: Any) -> None:
     found = list(reading.read(consumer, reading.ranges(consumer, partitions(consumer), Position(cut))))
     assert {m.headers["ce_id"] for m, _ in found} == {f"e{i}".encode() for i in range(50, 80)}
     late = start_offsets(consumer, partitions(consumer), Position(cut + 3_600_000))
-    assert late == consumer.end_offsets(partitions(consumer))
+    assert late == offsets.end(consumer, partitions(consumer))
     assert list(reading.read(consumer, reading.ranges(consumer, partitions(consumer), Position(cut + 3_600_000)))) == []
+
+
+def test_offsets_are_complete_while_the_client_does_not_know_every_leader(bootstrap: str) -> None:
+    with Producer(bootstrap, "test") as producer:
+        for i in range(80):
+            producer.send(event(i))
+
+    def forgetful() -> tuple[Any, list[TopicPartition]]:
+        """A consumer that was told of all topics and whose client has turned to the one it is assigned since."""
+        own = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="none", enable_auto_commit=False)
+        consumer = closing.enter_context(contextlib.closing(own))
+        wanted = partitions(consumer)
+        consumer.assign(wanted[-1:])
+        time.sleep(0.25)
+        return consumer, wanted
+
+    with contextlib.ExitStack() as closing:
+        ends = offsets.end(*forgetful())
+        assert sum(ends.values()) == 80
+        assert offsets.first(*forgetful()) == dict.fromkeys(ends, 0)
+        assert offsets.since(*forgetful(), 1) == {p: 0 for p, end in ends.items() if end}
+        assert start_offsets(*forgetful(), Position(1)) == dict.fromkeys(ends, 0)
 
 
 def test_a_range_of_one_partition(bootstrap: str, consumer: Any) -> None:
     with Producer(bootstrap, "test") as producer:
         for i in range(60):
             producer.send(event(i, users=1))
-    end = consumer.end_offsets(partitions(consumer))
+    end = offsets.end(consumer, partitions(consumer))
     partition = max(end, key=lambda p: end[p])
     found = [m.offset for m, _ in reading.read(consumer, {partition: (5, 15)}, limit=4)]
     assert found == list(range(5, 15))
