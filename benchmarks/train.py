@@ -33,7 +33,6 @@ from model.compute import tune
 from model.config import Config, ModelConfig, TrainConfig, Windows
 from model.nn.click import ClickModel
 from model.train import ctr, psu
-from model.train.baselines import validation_gauc
 from model.train.batch import encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.examples import ClickExamples
@@ -42,6 +41,7 @@ from model.train.loop import fit
 from model.train.moments import Moments
 from model.train.optimise import Optimiser
 from model.train.popularity import Popularity
+from model.train.rank import quality
 from model.train.scoring import of_model
 
 TARGETS = 8
@@ -173,7 +173,7 @@ def _epoch(bench: Bench, ways: dict[str, Loss], most: int) -> dict[str, Any]:
 
         fit(model, users, bench.config.train, 1, 0, losses)
         score = of_model(model.eval(), data, known, bench.windows.t2)
-        found[name] = float(np.mean([validation_gauc(score, some) for some in lists]))
+        found[name] = quality(score, lists)["gauc"]
     gap = abs(found["ours"] - found["padded"])
     return {"gauc": round(found["ours"], 4), "baseline_gauc": round(found["padded"], 4), "gauc_gap": round(gap, 5)}
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.train import metrics
 from model.train.dataset import Dataset
 from model.train.lists import Lists
 from model.train.moments import Moments
-from model.train.rank import Scorer, scored
+from model.train.rank import Scorer, quality
 
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
@@ -58,17 +57,8 @@ def tuned_frequency(dataset: Dataset, validation: list[Lists], before: int) -> t
     """The own frequency of the half-life that ranks validation lists best, counted before a time; and the runs."""
     runs = []
     for days in HALF_LIVES_DAYS:
-        row: dict[str, Any] = {"half_life_days": days}
-        for lists in validation:
-            row[lists.mode] = validation_gauc(frequency(dataset, lists.since, days), lists)
-        row["gauc"] = float(np.mean([row[lists.mode] for lists in validation]))
-        runs.append(row)
-    best = max(runs, key=lambda row: row["gauc"])
-    log.info("own frequency: half-life %s days, validation GAUC %.4f", best["half_life_days"], best["gauc"])
+        found = quality(frequency(dataset, validation[0].since, days), validation)
+        runs.append({"half_life_days": days, **found})
+    best = max(runs, key=lambda row: row["quality"])
+    log.info("own frequency: half-life %s days, on validation %.4f", best["half_life_days"], best["quality"])
     return frequency(dataset, before, best["half_life_days"]), runs
-
-
-def validation_gauc(score: Scorer, lists: Lists) -> float:
-    """What tuning maximises, on a list of modes the mean."""
-    _, values, weights = scored(score, lists).gauc()
-    return metrics.interval(values, weights, rounds=1)[0]

@@ -95,6 +95,20 @@ def figures(found: Scored) -> dict[str, Any]:
     return {**row, "candidates": float(found.length.mean())}
 
 
+def quality(score: Scorer, validation: list[Lists]) -> dict[str, Any]:
+    """GAUC and NDCG@10 of lists by their mode, their means over modes, and "quality", the mean of both: it is maximised.
+
+    Both, since who is chosen by GAUC alone may lose first ranks by what gains it (docs/results/quality.md).
+    """
+    row: dict[str, Any] = {}
+    for lists in validation:
+        found = scored(score, lists)
+        parts = {"gauc": found.gauc(), "ndcg10": found.ndcg()}
+        row[lists.mode] = {name: metrics.interval(*part[1:], rounds=1)[0] for name, part in parts.items()}
+    means = {name: float(np.mean([row[lists.mode][name] for lists in validation])) for name in ("gauc", "ndcg10")}
+    return {**row, **means, "quality": (means["gauc"] + means["ndcg10"]) / 2}
+
+
 def sliced(found: Scored, slices: dict[str, Bools]) -> dict[str, dict[str, Any]]:
     """GAUC and NDCG@10 with intervals of each slice [g] that has any list."""
     return {

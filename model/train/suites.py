@@ -18,12 +18,11 @@ from features.errors import SeminarError
 from model.compute import tune
 from model.config import Config, ModelConfig, TrainConfig, Windows
 from model.train import baselines, runs, trees
-from model.train.baselines import validation_gauc
 from model.train.dataset import Dataset, load
 from model.train.evaluate import MODES, RANKED, queries_are
 from model.train.lists import Lists, later
 from model.train.methods import OURS, SUITES, TUNING, Method, Settings, merged
-from model.train.rank import Means, Scored, Scorer, figures, scored, sliced
+from model.train.rank import Means, Scored, Scorer, figures, quality, scored, sliced
 from model.train.runs import Run
 from model.train.scoring import of_checkpoint
 from model.train.slices import slices
@@ -43,7 +42,7 @@ class Budget:
     users: int = 0
     targets: int = 1000
     tuning: int = 8
-    tuning_targets: int = 500
+    tuning_targets: int = 1000
     catalogue: int = 0
 
 
@@ -85,8 +84,8 @@ class Suite:
         return of_checkpoint(folder, self.dataset, before, search)
 
     def tune(self, method: Method) -> list[dict[str, Any]]:
-        """The logged runs [{"settings", "recommendation", "search", "gauc"}] of a method with seed 0, the best first; of its
-        first initialisation, for all that it has.
+        """The logged runs of a method with seed 0, [{"settings", ... as of `rank.quality`}], the best first; of its first
+        initialisation, for all that it has.
         """
         rows = []
         key = ",".join(lists.digest() for lists in self.validation)
@@ -94,14 +93,12 @@ class Suite:
             run = self.run(method, method.inits[0], 0, settings)
             facts = runs.make(self.work, run, self.again, self.heads)
             known = facts.get("validation", {})
-            if key not in known:
-                score = self.score(run, self.windows.t2)
-                found = {lists.mode: validation_gauc(score, lists) for lists in self.validation}
-                known = {**known, key: {**found, "gauc": float(np.mean(list(found.values())))}}
+            if "quality" not in known.get(key, {}):
+                known = {**known, key: quality(self.score(run, self.windows.t2), self.validation)}
                 runs.note(self.work, run, {**facts, "validation": known})
             rows.append({"settings": settings, "run": run.key(), **known[key]})
             log.info("tuning %s %s", method.name, rows[-1])
-        return sorted(rows, key=lambda row: -row["gauc"])
+        return sorted(rows, key=lambda row: -row["quality"])
 
     def trees(self) -> tuple[Scorer, list[dict[str, Any]]]:
         """Trees over counters, fitted once for these data, windows, lists and what they read of the configuration."""

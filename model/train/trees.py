@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from features.errors import SeminarError
 from features.history import read_items
 from model.config import Config, Windows
-from model.train.baselines import validation_gauc
 from model.train.counters import NAMES, Counters
 from model.train.dataset import Dataset, load
 from model.train.examples import ClickExamples
 from model.train.lists import Lists
 from model.train.moments import Moments
-from model.train.rank import Scorer
+from model.train.rank import Scorer, quality
 from model.train.wide import drawn
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def fit(
     x, y, groups = _examples(home, windows, config, seed)
     log.info("trees: %d candidates of %d moments, %.0f s", len(y), len(groups), time.monotonic() - begin)
     at_validation = Counters(dataset, titles(home, dataset, windows.end), windows.t2)
-    prepared = [(lists, [at_validation.of(m) for m in lists.moments]) for lists in validation]
+    prepared = {id(m): at_validation.of(m) for lists in validation for m in lists.moments}
     logged: list[dict[str, Any]] = []
     found: list[Any] = []
     for number, run in enumerate(runs):
@@ -84,15 +83,10 @@ def fit(
         count = parameters.pop("trees")
         data = lightgbm.Dataset(x, y, group=groups if run["objective"] == "lambdarank" else None, feature_name=list(NAMES))
         found.append(lightgbm.train(parameters, data, num_boost_round=count))
-        row: dict[str, Any] = {"run": number, **run}
-        for lists, counted in prepared:
-            values = [_predict(found[-1], c) for c in counted]
-            row[lists.mode] = validation_gauc(partial(_already, values), lists)
-        row["gauc"] = float(np.mean([row[lists.mode] for lists in validation]))
-        row["seconds"] = round(time.monotonic() - begin, 1)
-        logged.append(row)
-        log.info("trees %s", row)
-    best: str = found[int(np.argmax([row["gauc"] for row in logged]))].model_to_string()
+        ranked = quality(partial(_prepared, found[-1], prepared), validation)
+        logged.append({"run": number, **run, **ranked, "seconds": round(time.monotonic() - begin, 1)})
+        log.info("trees %s", logged[-1])
+    best: str = found[int(np.argmax([row["quality"] for row in logged]))].model_to_string()
     return best, logged
 
 
@@ -104,9 +98,9 @@ def scorer(text: str, home: Path, dataset: Dataset, windows: Windows) -> Scorer:
     return lambda moments: [_predict(trees, counters.of(m)) for m in moments]
 
 
-def _already(values: list[NDArray[np.float64]], moments: list[Moments]) -> list[NDArray[np.float64]]:
-    """A scorer of lists that were scored before."""
-    return values
+def _prepared(trees: Any, counters: dict[int, NDArray[np.float32]], moments: list[Moments]) -> list[NDArray[np.float64]]:
+    """A scorer of moments whose counters are known by their identity."""
+    return [_predict(trees, counters[id(m)]) for m in moments]
 
 
 def _predict(trees: Any, counters: NDArray[np.float32]) -> NDArray[np.float64]:

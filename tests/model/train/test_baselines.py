@@ -72,7 +72,7 @@ def test_the_half_life_is_the_one_that_validates_best(home: Path, dataset: Datas
     validation = [later(dataset, WINDOWS.t2, WINDOWS.t3, 60, m, 0) for m in ("recommendation", "search")]
     score, runs = baselines.tuned_frequency(dataset, validation, WINDOWS.t3)
     assert len(runs) == 8
-    best = max(runs, key=lambda row: row["gauc"])
+    best = max(runs, key=lambda row: row["quality"])
     m = moment(dataset, 1, a_prefix(dataset, 1, WINDOWS.t3))
     assert np.array_equal(score([m])[0], baselines.frequency(dataset, WINDOWS.t3, best["half_life_days"])([m])[0])
 

@@ -1,6 +1,7 @@
 """From scores to figures, by hand and by the identities that any ranks obey."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from model.nn.click import IMPRESSED
 from model.train.lists import Lists
 from model.train.moments import Row, pad
-from model.train.rank import CUTOFFS, Means, Scored, figures, scored, sliced
+from model.train.rank import CUTOFFS, Means, Scored, figures, quality, scored, sliced
 
 
 def lists(by_user: dict[int, list[int]], mode: str = "recommendation") -> Lists:
@@ -38,6 +39,25 @@ def given_scores(found: Lists, values: dict[int, list[list[float]]]) -> Scored:
         return out
 
     return scored(score, found)
+
+
+def test_tuning_weighs_first_ranks_as_much_as_all_of_them() -> None:
+    validation = [lists({1: [5, 5]}, mode) for mode in ("recommendation", "search")]
+
+    def ranks(*places: int) -> Any:
+        """Scores that put the right one of each list at these places."""
+        rows = [[float(-place), *(-float(other) for other in range(1, 6) if other != place)] for place in places]
+        return lambda moments: [np.array(rows) for _ in moments]
+
+    even, first = quality(ranks(2, 2), validation), quality(ranks(1, 4), validation)
+    assert even["search"] == pytest.approx({"gauc": 3 / 4, "ndcg10": 1 / np.log2(3)})
+    assert first["search"] == pytest.approx({"gauc": 5 / 8, "ndcg10": (1 + 1 / np.log2(5)) / 2})
+    for row in (even, first):
+        for name in ("gauc", "ndcg10"):
+            assert row[name] == pytest.approx((row["recommendation"][name] + row["search"][name]) / 2)
+        assert row["quality"] == pytest.approx((row["gauc"] + row["ndcg10"]) / 2)
+    assert even["gauc"] > first["gauc"]
+    assert even["ndcg10"] < first["ndcg10"]
 
 
 def test_by_hand() -> None:

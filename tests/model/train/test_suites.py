@@ -119,7 +119,7 @@ def test_every_method_is_tuned_by_as_many_logged_runs(found: dict[str, Any]) -> 
     for name in ("seminar", "din_recent"):
         runs = found["tuning"][name]
         assert len(runs) == 2
-        assert [row["gauc"] for row in runs] == sorted((row["gauc"] for row in runs), reverse=True)
+        assert [row["quality"] for row in runs] == sorted((row["quality"] for row in runs), reverse=True)
         assert {json.dumps(row["settings"]) for row in runs} == {json.dumps(settings) for settings in TUNING[:2]}
     assert len(found["tuning"]["own_frequency"]) == 8
 
