@@ -30,6 +30,17 @@ def table(rows: list[Row], mode: str) -> str:
     return "\n".join(lines)
 
 
+def catalogue(rows: list[Row]) -> str:
+    """Markdown of NDCG@10 among all items on sale, the best first, of those that were ranked so; empty where none was."""
+    mine = sorted((row for row in rows if "catalogue_ndcg10" in row), key=lambda row: -row["catalogue_ndcg10"])
+    lines = ["| method | NDCG@10 among all items | ours minus it |", "|---|---|---|"] if mine else []
+    for row in mine:
+        value, low, high = (row[f"catalogue_ndcg10{end}"] for end in ("", "_lo", "_hi"))
+        less, least, most = (row[f"diff_catalogue_ndcg10{end}"] for end in ("", "_lo", "_hi"))
+        lines.append(f"| {named(row)} | {value:.4f} ({low:.3f} to {high:.3f}) | {less:+.4f} ({least:+.4f} to {most:+.4f}) |")
+    return "\n".join(lines)
+
+
 def named(row: Row) -> str:
     """What a row is called: methods without a sequence model have no initialisation."""
     return str(row["name"]) if row["name"] in TRIVIAL else f"{row['name']}, {WORDS[row['init']]}"
@@ -61,6 +72,7 @@ def main() -> None:
     rows = json.loads(Path(sys.argv[1]).read_text().strip().splitlines()[-1])["methods"]
     for mode in dict.fromkeys(row["mode"] for row in rows):
         print(f"\n### {mode}\n\n{table(rows, mode)}")
+    print(f"\n{catalogue(rows)}")
     plot(rows, Path(sys.argv[2]))
 
 
