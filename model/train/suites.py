@@ -42,7 +42,7 @@ class Budget:
     users: int = 0
     targets: int = 1000
     tuning: int = 8
-    tuning_targets: int = 1000
+    tuning_targets: int = 2000
     catalogue: int = 0
 
 
