@@ -108,6 +108,7 @@ def psu() -> None:
             config=Config.load(pins["config"]),
             seed=pins["seed"],
             warm=pins["warm"],
+            strict=params["start"] == "warm",
             history=pins["history"],
         )
         outlet_events[PSU].extra = {"psu": facts["version"], "windows": pins["windows"], "history": pins["history"]}

@@ -232,13 +232,9 @@ def read_labels(
 def read_clicks(
     home: Path, since_ms: int | None = None, until_ms: int | None = None, version: str | None = None
 ) -> pa.Table:
-    """Each browse that named its impression once, without what users had forgotten."""
-    return _unfenced(
-        home,
-        _one_of_each(
-            read(home, CLICKS, since_ms, until_ms, version=version), ["user_id", "impression_id", "item"], last=False
-        ),
-    )
+    """Each browse that named its impression once, without what users had forgotten; an item may be browsed repeatedly."""
+    rows = read(home, CLICKS, since_ms, until_ms, version=version)
+    return _unfenced(home, _one_of_each(rows, ["user_id", "impression_id", "item", "event_timestamp"], last=False))
 
 
 def _unfenced(home: Path, rows: pa.Table) -> pa.Table:
@@ -250,7 +246,7 @@ def _unfenced(home: Path, rows: pa.Table) -> pa.Table:
 
 def _one_of_each(rows: pa.Table, keys: list[str], content: Sequence[str] = (), last: bool = True) -> pa.Table:
     """Of each key the row with the greatest (or least) event time, content and origin, in the order of the keys."""
-    order = [(name, "ascending") for name in (*keys, "event_timestamp", *content, *ORIGIN)]
+    order = [(name, "ascending") for name in dict.fromkeys((*keys, "event_timestamp", *content, *ORIGIN))]
     rows = rows.take(pc.sort_indices(rows, order, null_placement="at_start"))
     if len(rows) < 2:
         return rows

@@ -154,7 +154,8 @@ class Entities:
             words = [own.get(i) or texts.get(i) or "" for i in missing]
             with torch.inference_mode():
                 hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
-                parts = self._bundle.model.backbone.queries(torch.from_numpy(hashed)).numpy()
+                backbone = self._bundle.model.backbone
+                parts = backbone.queries(torch.from_numpy(hashed) * backbone.asks).numpy()
             return [(part, bool(text), 0) for part, text in zip(parts, words, strict=True)]
 
         parts, known, types = self._queries.get(cold.tolist(), encode)

@@ -69,7 +69,8 @@ def encode(
     """Encode one shard aside; {"shard", "items", "error"}."""
     tune()
     number, first, last = shard
-    dataset = load(home, windows.end, config.model, history)
+    spec = checkpoint.read(path(home / "psu", psu)).spec
+    dataset = load(home, windows.end, config.model, history, spec)
     rows = np.arange(first, min(last, len(dataset.item_ids) + 1))
     books = Codebooks.load(path(home / "codebooks", codebooks))
     vectors = parts(*_with(encoder(home, psu, dataset), dataset), rows)

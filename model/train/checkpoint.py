@@ -1,6 +1,7 @@
 """Checkpoints: weights by name with the shapes, the vocabulary by stable id, and what they were trained on."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,22 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(Spec(**facts["spec"]), weights, ids, facts)
 
 
+def digest(folder: Path) -> str:
+    """A hash of a checkpoint's weights."""
+    check(folder)
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fits(checkpoint: Checkpoint, name: str, dataset: Dataset) -> None:
+    """SeminarError where a data set's texts, words or attributes stand for something else than the checkpoint's."""
+    spec, remedy = checkpoint.spec, "give the [model] settings that it was trained with"
+    told = {"encoder": checkpoint.facts.get("encoder", dataset.encoder), "text_width": spec.text_width}
+    for setting, own in {**told, "token_rows": spec.token_rows, "attribute_rows": spec.attribute_rows}.items():
+        if own != (given := getattr(dataset, setting)):
+            raise SeminarError("checkpoint", name, f"has {setting} {own}, the data set {given}", remedy)
+
+
 def ids_of(dataset: Dataset, vocabulary: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The ids [r] of id-table rows 1 to r."""
     known = np.flatnonzero(vocabulary)
@@ -88,9 +105,10 @@ def map_tables(checkpoint: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.
 
 
 def warm(module: torch.nn.Module, former: Checkpoint, dataset: Dataset, vocabulary: NDArray[np.int64]) -> None:
-    """Start a module from a former one of its kind; SeminarError where a shape is another one."""
+    """Start a module from a former one of its kind; SeminarError where a shape or an encoder is another one."""
     weights = map_tables(former, dataset, vocabulary)
     other = [name for name, value in module.state_dict().items() if weights.get(name, value[:0]).shape != value.shape]
     if other:
         raise SeminarError("warm start", other[0], "has another shape in the former version", "start from scratch")
+    fits(former, "to start from", dataset)
     module.load_state_dict(weights)

@@ -124,7 +124,7 @@ def build(
     tune()
     config, begin = config or Config(), time.monotonic()
     found = checkpoint.read(path(home / "psu", psu))
-    dataset = load(home, windows.t1, config.model, history)
+    dataset = load(home, windows.t1, config.model, history, found.spec)
     module = found.spec.psu()
     module.load_state_dict(found.weights)
     backbone = module.eval().backbone

@@ -74,8 +74,9 @@ def finetune(
     spec = spec_of(config, dataset, int(rows.max(initial=0)), SEARCHES.get(search, search))
     model = spec.click(config.train.dropout)
     report: dict[str, list[str]] = {"restored": [], "new": sorted(model.state_dict()), "unused": []}
+    restored = None
     if psu is not None:
-        pretrained = checkpoint.read(path(home / "psu", psu))
+        pretrained, restored = checkpoint.read(path(home / "psu", psu)), checkpoint.digest(path(home / "psu", psu))
         report = restore(model, checkpoint.map_tables(pretrained, dataset, rows))
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}
@@ -84,7 +85,7 @@ def finetune(
         dates = windows.as_dates()
         problem = "have nothing to learn from between them: no impression, and nobody browsed a known item"
         raise SeminarError("windows", f"{dates['t1']} to {dates['t2']}", problem, "give an earlier t1 or a later t2")
-    resume = Resume(resume_file(home, dataset, {**run, "labels": examples.labels()}))
+    resume = Resume(resume_file(home, dataset, {**run, "restored": restored, "labels": examples.labels()}))
     task = Task(dataset, rows, examples, Popularity(dataset, windows.t2), config.train)
     if not resume.file.exists():  # a run that goes on has learned all that
         standardise(model, task, seed)

@@ -21,6 +21,7 @@ from model.config import ModelConfig, TrainConfig
 from model.nn.content import Contents, contents, encode_once, text_encoder, tokens, type_of
 from model.nn.inputs import Frozen, History
 from model.nn.modalities import ItemInputs
+from model.nn.spec import Spec
 
 Ints = NDArray[np.int64]
 
@@ -46,6 +47,8 @@ class Dataset:
     encoder: str
     text_width: int
     image_width: int
+    token_rows: int  # of the hashed tables whose rows are written here
+    attribute_rows: int
     version: str | None = None  # of history; None: as it was when this was read
 
     def history(self, user: int) -> History:
@@ -160,8 +163,11 @@ def _listed(came: pa.Table, item_ids: NDArray[np.uint64], histories: Histories, 
     return first
 
 
-def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = None) -> Dataset:
-    """Read history (or one version of it) as it stood before `until_ms`; encode distinct texts once (in `<home>/cache`)."""
+def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = None, spec: Spec | None = None) -> Dataset:
+    """Read history (or one version of it) as it stood before `until_ms`; encode distinct texts once (in `<home>/cache`).
+
+    spec: of the model that reads it: its tables and its width of pictures, not the configuration's and the commonest.
+    """
     histories = read_sequences(home, until_ms, version=version)
     came = read(home, ITEMS, until_ms=until_ms, version=version)
     rows = newest_items(came).to_pylist()
@@ -171,7 +177,9 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
     queries = sorted({(row["query"] % (1 << 64), row["text"]) for row in read_queries(home, until_ms, version).to_pylist()})
     encoder = text_encoder(config.encoder)
     widths = Counter(len(row["image_vector"]) // 4 for row in rows if row["image_vector"])
-    image_width = max(widths, key=lambda width: (widths[width], width), default=0)  # the commonest: others are not read
+    commonest = max(widths, key=lambda width: (widths[width], width), default=0)
+    image_width = spec.image_width if spec else commonest  # pictures of other widths are not read
+    shapes = spec or config
     item_ids = np.array([row["id"] for row in rows], np.uint64)
     query_ids = np.array([query for query, _ in queries], np.uint64)
     types = [type_of(row) for row in rows]
@@ -184,15 +192,17 @@ def load(home: Path, until_ms: int, config: ModelConfig, version: str | None = N
         type_names=sorted({name for name in types if name}),
         titles=_codes([row["title"] for row in rows]),
         listed=_listed(came, item_ids, histories, item_rows),
-        items=contents(rows, encoder, config.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
+        items=contents(rows, encoder, shapes.attribute_rows, image_width, home / "cache" / f"{encoder.name}.npz"),
         query_ids=query_ids,
         query_texts=[text for _, text in queries],
-        tokens=np.stack([tokens(text, config.token_rows) for _, text in queries]) if queries else np.zeros((0, 8), np.int64),
+        tokens=np.stack([tokens(text, shapes.token_rows) for _, text in queries]) if queries else np.zeros((0, 8), np.int64),
         item_rows=item_rows,
         query_rows=lookup(query_ids, histories.records["query"]),
         basket_starts=sessions(histories),
         encoder=encoder.name,
         text_width=encoder.width,
         image_width=image_width,
+        token_rows=shapes.token_rows,
+        attribute_rows=shapes.attribute_rows,
         version=version,
     )

@@ -44,15 +44,16 @@ def duel(
     mine, theirs = checkpoint_of(home, challenger), checkpoint_of(home, champion)
     if mine is None or theirs is None:
         return result | {"reason": f"the checkpoint of {champion if mine else challenger} is gone"}
-    dataset = load(home, windows.end, config.model, history)
-    if (spoken := read(theirs).facts.get("encoder")) != dataset.encoder:
-        return result | {"reason": f"{champion} reads texts of the encoder {spoken}"}
+    specs = [read(folder).spec for folder in (mine, theirs)]
+    # Rows of items and queries are the same for both; what stands for their words and attributes is each model's own.
+    datasets = [load(home, windows.end, config.model, history, spec) for spec in specs]
+    dataset = datasets[0]
     most = config.train.eval_targets
     lists = later(dataset, windows.t3, windows.end, most, "recommendation", seed)
     impressions = shown(home, dataset, windows.t3, windows.end, most)
     own = of_checkpoint(mine, dataset, windows.t3)
     try:
-        scorers = [own, of_checkpoint(theirs, dataset, windows.t3)]
+        scorers = [own, of_checkpoint(theirs, datasets[1], windows.t3)]
     except SeminarError as error:  # from before the model changed
         return result | {"reason": f"{champion}: {error}"}
     return result | {"gauc": _paired(scorers, lists), "impressions": _paired(scorers, impressions)}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features import reports
 from model.compute import tune
 from model.config import Config, Windows
-from model.train import baselines, metrics
+from model.train import baselines, checkpoint, metrics
 from model.train.dataset import load
 from model.train.lists import Lists, later, shown
 from model.train.rank import Scorer, figures, scored, sliced
@@ -26,6 +26,8 @@ from model.train.slices import slices
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 MODES = ("recommendation", "search")
+FEWEST = 20
+"""Clicks, and items shown and passed over, that rates are fitted to; with fewer they are those of training."""
 RANKED = {"recommendation": "1 + 99 sampled", "search": "all of the type", "catalogue": "all"}
 
 
@@ -53,7 +55,8 @@ def evaluate(
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    dataset = load(home, windows.end, config.model, history)
+    specs = [checkpoint.read(Path(folder)).spec for folder in checkpoints.values()]
+    dataset = load(home, windows.end, config.model, history, specs[0] if specs else None)
     most = config.train.eval_targets
     validation = [later(dataset, windows.t2, windows.t3, most, mode, seed) for mode in MODES]
     lists = [later(dataset, windows.t3, windows.end, most, mode, seed) for mode in MODES]
@@ -98,12 +101,16 @@ def catalogue_figures(score: Scorer, lists: Lists) -> dict[str, Any]:
 def calibrated(score: Scorer, before: Lists, after: Lists, shift: float = 0.0) -> dict[str, Any]:
     """Fit the logistic on validation impressions; log loss, calibration and GAUC on test impressions.
 
-    shift: what is added to log-odds where nothing was shown in validation.
+    shift: what is added to log-odds where too little was clicked or passed over in validation to fit anything.
     """
     scale = 1.0
     if before.moments:
         fitted = scored(score, before)
-        scale, shift = metrics.fit_logistic(fitted.score, fitted.label)
+        clicks = int((fitted.label > 0).sum())
+        if min(clicks, len(fitted.label) - clicks) >= FEWEST:
+            scale, shift = metrics.fit_logistic(fitted.score, fitted.label)
+            if scale <= 0:  # rates would be in reverse of scores
+                scale, shift = 1.0, metrics.fit_shift(fitted.score, fitted.label)
     if not after.moments:
         return {"logistic": [scale, shift], "calibration": None, "logloss": None, "gauc": None}
     judged = scored(score, after)

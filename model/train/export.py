@@ -45,7 +45,7 @@ def export(
     tune()
     config, begin = config or Config(), time.monotonic()
     found = checkpoint.read(Path(checkpoint_folder))
-    dataset = load(home, windows.end, config.model, history)
+    dataset = load(home, windows.end, config.model, history, found.spec)
     model = found.spec.click()
     model.load_state_dict(found.weights)
     vocabulary = found.vocabulary(dataset)

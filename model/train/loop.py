@@ -29,8 +29,8 @@ Sums = dict[str, float]
 Means = dict[str, list[float]]
 Losses = Callable[[np.random.Generator, Ints], dict[str, Tensor]]
 """The losses by name of a step over users [u]; `total` is what is minimised."""
-STATE = 3
-"""Goes up when a saved state of before is none any more: such a run begins anew."""
+PROTOCOL = 8
+"""Goes up when training changes, so that checkpoints and saved states of before are no longer what a run would make."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,11 @@ class Resume:
 
 
 def resume_file(home: Path, dataset: Dataset, facts: dict[str, Any]) -> Path:
-    """The state of the run with these facts on these data; another configuration has another file."""
-    state = hashlib.blake2b(json.dumps([STATE, facts], sort_keys=True, default=str).encode(), digest_size=12)
+    """The state of the run with these facts on these data; another configuration has another file.
+
+    facts must tell everything that the result depends on: homes that share a cache may give two things one name.
+    """
+    state = hashlib.blake2b(json.dumps([PROTOCOL, facts], sort_keys=True, default=str).encode(), digest_size=12)
     state.update(dataset.histories.records.tobytes())
     return home / "cache" / "training" / f"{state.hexdigest()}.pt"
 

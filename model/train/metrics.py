@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 from scipy.stats import rankdata
 
@@ -92,6 +92,13 @@ def fit_logistic(scores: Floats, labels: NDArray[Any]) -> tuple[float, float]:
 
     scale, shift = minimize(loss, np.zeros(2), jac=True, method="BFGS").x
     return float(scale / spread), float(shift - scale * mean / spread)
+
+
+def fit_shift(scores: Floats, labels: NDArray[Any]) -> float:
+    """The shift of sigmoid(score + shift) whose mean is the mean label; labels of both kinds."""
+    rate = float((labels > 0).mean())
+    edge = 40.0 + float(np.abs(scores).max())
+    return float(brentq(lambda shift: float(expit(scores + shift).mean()) - rate, -edge, edge))
 
 
 def calibration(probability: Floats, labels: NDArray[Any], bins: int = 10) -> dict[str, Any]:

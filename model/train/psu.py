@@ -1,5 +1,6 @@
 """Pretraining of the search unit on pairs that users went on to, before t1 (arXiv 2407.10714)."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from model.train.dataset import Dataset, load, vocabulary
 from model.train.loop import Losses, Resume, finished, fit, resume_file
 from model.train.pairs import HARD, LEAST, Pairs
 
+log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 
 CONTRASTED = 256  # items and pairs of a contrastive batch
@@ -55,13 +57,15 @@ def pretrain(
     config: Config | None = None,
     seed: int = 0,
     warm: str | None = None,
+    strict: bool = True,
     history: str | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train and publish a PSU from what happened before t1; the pointer moves to it.
 
-    warm: the PSU version to start from; without it from scratch. history: the version of history that is read;
-    dataset: the one as of t1, where it is loaded already.
+    warm: the PSU version to start from; without it from scratch. Where its shapes or encoders are others (the first pictures
+    came) SeminarError, or from scratch if not `strict`. history: the version of history that is read; dataset: the one as of
+    t1, where it is loaded already.
     Returns {"version", "losses": {objective: [mean by epoch]}, "warm", "seconds", "data"}.
     """
     tune()
@@ -72,17 +76,23 @@ def pretrain(
     torch.manual_seed(seed)
     spec = spec_of(config, dataset, int(rows.max(initial=0)))
     psu = spec.psu()
-    starts = 0
+    starts, begun = 0, None
     if warm is not None:
-        former = checkpoint.read(path(home / "psu", warm))
-        checkpoint.warm(psu, former, dataset, rows)
-        starts = former.facts.get("warm_starts", 0) + 1
+        former, begun = checkpoint.read(path(home / "psu", warm)), checkpoint.digest(path(home / "psu", warm))
+        try:
+            checkpoint.warm(psu, former, dataset, rows)
+            starts = former.facts.get("warm_starts", 0) + 1
+        except SeminarError as error:
+            if strict:
+                raise
+            log.warning("from scratch: %s", error)
+            warm, begun = None, None
     pairs = Pairs(dataset, windows.t1, config.train.negatives)
     if not len(pairs.users):
         problem = f"leaves nobody to pretrain on: nobody browsed a known item before it after {LEAST} behaviours"
         raise SeminarError("windows.t1", windows.as_dates()["t1"], problem, "give a later t1, or import more of the past")
     run = {"windows": windows.as_dates(), "config": config.as_dict(), "seed": seed, "warm": warm, "history": history}
-    resume = Resume(resume_file(home, dataset, {"method": "psu", **run}))
+    resume = Resume(resume_file(home, dataset, {"method": "psu", **run, "begun": begun}))
     step_losses = _losses(psu, dataset, rows, config.train, pairs)
     losses = fit(psu, pairs.users, config.train, config.train.psu_epochs, seed, step_losses, resume)
     losses.pop("total")

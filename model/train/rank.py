@@ -98,15 +98,21 @@ def figures(found: Scored) -> dict[str, Any]:
 def quality(score: Scorer, validation: list[Lists]) -> dict[str, Any]:
     """GAUC and NDCG@10 of lists by their mode, their means over modes, and "quality", the mean of both: it is maximised.
 
-    Both, since who is chosen by GAUC alone may lose first ranks by what gains it (docs/results/quality.md).
+    Both, since who is chosen by GAUC alone may lose first ranks by what gains it (docs/results/quality.md). A mode without
+    lists is left out; without any, all means are NaN.
     """
     row: dict[str, Any] = {}
-    for lists in validation:
+    some = [lists for lists in validation if len(lists)]
+    for lists in some:
         found = scored(score, lists)
         parts = {"gauc": found.gauc(), "ndcg10": found.ndcg()}
         row[lists.mode] = {name: metrics.interval(*part[1:], rounds=1)[0] for name, part in parts.items()}
-    means = {name: float(np.mean([row[lists.mode][name] for lists in validation])) for name in ("gauc", "ndcg10")}
+    means = {name: _mean([row[lists.mode][name] for lists in some]) for name in ("gauc", "ndcg10")}
     return {**row, **means, "quality": (means["gauc"] + means["ndcg10"]) / 2}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
 
 
 def sliced(found: Scored, slices: dict[str, Bools]) -> dict[str, dict[str, Any]]:

@@ -25,12 +25,11 @@ from model.config import Config, ModelConfig, Windows
 from model.train.ctr import finetune
 from model.train.dataset import Dataset, load
 from model.train.examples import impressions
+from model.train.loop import PROTOCOL
 from model.train.psu import pretrain
 from model.train.wide import Heads
 
 log = logging.getLogger(__name__)
-PROTOCOL = 8
-"""Goes up when training changes so that checkpoints of before are no longer what a run would make."""
 DONE = "done.json"
 
 

@@ -100,8 +100,10 @@ def of_checkpoint(folder: Path, dataset: Dataset, before: int, search: str = "")
     """Log-odds of a saved click model, to which the popularity before a time is known.
 
     search: another than it was trained with: a unit, or `pq` (16 + 8 bytes, codebooks of the population, no rerank).
+    SeminarError where the data set was written for other encoders than the model's.
     """
     found = checkpoint.read(folder)
+    checkpoint.fits(found, folder.name, dataset)
     model = found.spec.click()
     try:
         model.load_state_dict(found.weights)

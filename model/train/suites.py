@@ -87,6 +87,10 @@ class Suite:
         """The logged runs of a method with seed 0, [{"settings", ... as of `rank.quality`}], the best first; of its first
         initialisation, for all that it has.
         """
+        if not any(map(len, self.validation)):
+            dates = self.windows.as_dates()
+            problem = "have nothing to choose runs by: nobody browsed a known item between them"
+            raise SeminarError("windows", f"{dates['t2']} to {dates['t3']}", problem, "give an earlier t2 or a later t3")
         rows = []
         key = ",".join(lists.digest() for lists in self.validation)
         for settings in TUNING[: max(self.budget.tuning, 1)]:

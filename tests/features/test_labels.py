@@ -50,6 +50,14 @@ def test_a_click_is_of_the_impression_that_it_names(tmp_path: Path) -> None:
     assert found(tmp_path) == {"first": ([], True), "second": ([1], True)}
 
 
+def test_every_browse_that_names_an_impression_is_of_it_alone(tmp_path: Path) -> None:
+    show(tmp_path, "first", T0, 1, 2)
+    show(tmp_path, "second", T0 + HOUR, 1, 2)
+    for minute in (0, 5, 5):  # opened twice, and once more delivered
+        browse(tmp_path, T0 + 2 * HOUR + minute * 60_000, 1, "second")
+    assert found(tmp_path) == {"first": ([], True), "second": ([1], True)}
+
+
 def test_one_that_names_none_counts_for_all_whose_window_it_lies_in(tmp_path: Path) -> None:
     show(tmp_path, "first", T0, 1, 2)
     show(tmp_path, "second", T0 + HOUR, 2, 3)

@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.train.metrics import auc, by_user_auc, calibration, fit_logistic, hit, interval, log_loss, mrr, ndcg, ranks
+from model.train.metrics import (
+    auc,
+    by_user_auc,
+    calibration,
+    fit_logistic,
+    fit_shift,
+    hit,
+    interval,
+    log_loss,
+    mrr,
+    ndcg,
+    ranks,
+)
 
 
 def test_auc_by_hand() -> None:
@@ -64,6 +76,12 @@ def test_the_logistic_fits_rare_clicks_on_skewed_scores() -> None:
     predicted = 1 / (1 + np.exp(-(scale * x + shift)))
     assert predicted.mean() == pytest.approx(y.mean(), rel=1e-3)
     assert log_loss(predicted, y) < 0.25
+
+
+def test_a_shift_alone_gives_the_observed_rate() -> None:
+    scores, labels = np.array([-900.0, 0.0, 2.0, 3.0]), np.array([0, 1, 0, 0])
+    shift = fit_shift(scores, labels)
+    assert (1 / (1 + np.exp(-np.clip(scores + shift, -700, 700)))).mean() == pytest.approx(0.25)
 
 
 def test_log_loss_by_hand() -> None:

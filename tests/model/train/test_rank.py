@@ -60,6 +60,15 @@ def test_tuning_weighs_first_ranks_as_much_as_all_of_them() -> None:
     assert even["ndcg10"] < first["ndcg10"]
 
 
+def test_a_mode_without_lists_says_nothing_of_quality() -> None:
+    def score(moments: list) -> list:
+        return [-np.arange(m.items.size, dtype=float).reshape(m.items.shape) for m in moments]
+
+    some, none = lists({1: [5]}), lists({}, "search")
+    assert quality(score, [some, none])["quality"] == quality(score, [some])["quality"] == 1
+    assert np.isnan(quality(score, [none])["quality"])
+
+
 def test_by_hand() -> None:
     found = given_scores(
         lists({3: [4, 4], 8: [4]}),

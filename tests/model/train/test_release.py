@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
 from features.publish import SUMS, checksums, current, path
+from model.config import Config
 from model.train.checkpoint import WEIGHTS
+from model.train.ctr import finetune
 from model.train.duel import duel
+from model.train.evaluate import evaluate
 from model.train.gate import Limits, gate
 from model.train.release import promote, rollback
 from tests.model.conftest import Trained
@@ -163,6 +166,22 @@ def test_a_bundle_ties_with_itself(trained: Trained) -> None:
     for comparison in (found["gauc"], found["impressions"]):
         assert (comparison["difference"], comparison["lo"], comparison["hi"]) == (0, 0, 0)
         assert comparison["champion"] > 0.5
+
+
+def test_a_champion_with_other_tables_is_compared_as_it_reads(trained: Trained, tmp_path: Path) -> None:
+    home, former = tmp_path / "var", f"{trained.bundle[:-1]}9"
+    shutil.copytree(trained.home, home)
+    config = Config.load({**trained.config.as_dict(), "model": {**trained.config.as_dict()["model"], "token_rows": 4096}})
+    other = Path(finetune(home, windows=trained.windows, config=config)["checkpoint"])
+    bundle = shutil.copytree(home / "bundles" / trained.bundle, home / "bundles" / former)
+    rewrite(bundle, "lineage", checkpoint=other.name)
+    found = duel(home, challenger=trained.bundle, champion=former, windows=trained.windows, config=trained.config)
+    (row,) = [
+        row
+        for row in evaluate(home, checkpoints={"other": str(other)}, windows=trained.windows, config=config)["methods"]
+        if (row["name"], row["mode"]) == ("other", "recommendation")
+    ]
+    assert found["gauc"]["champion"] == pytest.approx(row["gauc"])
 
 
 def test_a_champion_from_before_the_model_changed_is_no_match(trained: Trained, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
-from features.publish import current, path
+from features.publish import current, path, point
 from model.config import Config, Windows
 from model.nn.click import IMPRESSED
 from model.nn.psu import next_pair_loss
@@ -16,6 +18,7 @@ from model.train.ctr import finetune
 from model.train.dataset import load, vocabulary
 from model.train.evaluate import evaluate
 from model.train.psu import pretrain
+from model.train.scoring import of_checkpoint
 from tests.model.conftest import Trained
 
 
@@ -64,6 +67,55 @@ def test_a_warm_start_drops_what_slots_without_an_attribute_said_before(trained:
     checkpoint.warm(module, saved, dataset, saved.vocabulary(dataset))
     assert not module.backbone.items.attribute_table.weight[0].any()
     assert module.backbone.items.attribute_table.weight[1:].all(1).any()
+
+
+def test_a_warm_start_of_other_shapes_is_refused_or_begins_from_scratch(trained: Trained) -> None:
+    """The first pictures come, or another encoder is installed: nobody is to be asked in a run that chose by itself."""
+    version = trained.psu["version"]
+    wider = Config.load({"model": {**trained.config.as_dict()["model"], "token_rows": 64}, "train": {"psu_epochs": 1}})
+    with pytest.raises(SeminarError, match="has another shape"):
+        pretrain(trained.home, windows=trained.windows, config=wider, warm=version)
+    before = current(trained.home / "psu")
+    found = pretrain(trained.home, windows=trained.windows, config=wider, warm=version, strict=False)
+    point(trained.home / "psu", before or version)
+    assert found["warm"] is None
+    facts = checkpoint.read(path(trained.home / "psu", found["version"])).facts
+    assert (facts["warm"], facts["warm_starts"]) == (None, 0)
+
+
+def test_a_model_reads_contents_as_they_were_written_for_it(trained: Trained) -> None:
+    """With more rows of hashed words than it knows it would read other words, or none."""
+    folder = Path(trained.tuned["checkpoint"])
+    spec = checkpoint.read(folder).spec
+    for rows in (2 * spec.token_rows, spec.token_rows // 2):
+        other = replace(trained.config.model, token_rows=rows)
+        dataset = load(trained.home, trained.windows.end, other)
+        with pytest.raises(SeminarError, match=f"has token_rows {spec.token_rows}, the data set {rows}"):
+            of_checkpoint(folder, dataset, trained.windows.t3)
+        as_trained = load(trained.home, trained.windows.end, other, spec=spec)
+        assert np.array_equal(as_trained.tokens, load(trained.home, trained.windows.end, trained.config.model).tokens)
+        of_checkpoint(folder, as_trained, trained.windows.t3)
+
+
+def test_a_killed_run_goes_on_from_the_same_weights_only(trained: Trained, tmp_path: Path) -> None:
+    """Two homes that share a cache may both have a v000001."""
+    home = tmp_path / "var"
+    shutil.copytree(trained.home, home)
+    weights = path(home / "psu", trained.psu["version"]) / checkpoint.WEIGHTS
+    tensors = load_file(weights)
+    save_file({**tensors, "head.0.bias": tensors["head.0.bias"] + 1}, weights)
+    seen = []
+
+    def watched(home: Path, dataset: object, facts: dict[str, object]) -> Path:
+        seen.append(facts)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.train.ctr.resume_file", watched)
+        for where in (trained.home, home):
+            with pytest.raises(KeyboardInterrupt):
+                finetune(where, windows=trained.windows, psu=trained.psu["version"], config=trained.config)
+    assert seen[0] != seen[1]
 
 
 def test_training_is_the_same_for_a_seed(trained: Trained) -> None:
