@@ -61,7 +61,9 @@ def consume(
     epoch: Annotated[
         str, typer.Option(help="Names the topics where brokers have no topic ids; a new one reads all again.")
     ] = "",
-    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics on this port.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port.")
+    ] = None,
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics port.")] = "127.0.0.1",
     as_json: Json = False,
 ) -> None:

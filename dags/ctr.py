@@ -261,7 +261,9 @@ def ctr() -> None:
         found = confirm(scorers, bundle, params["patience_s"])
         if not found["served"]:
             why = "; ".join(f"{x['url']} {x['why']}" for x in found["scorers"] if x["why"])
-            raise SeminarError("bundle", bundle, f"is not served: {why}", f"{rollback(home)['bundle']} is pointed to again")
+            raise SeminarError(
+                "bundle", bundle, f"is not served: {why}", f"{rollback(home, bundle)['bundle']} is pointed to again"
+            )
         names = ("psu", "codebooks", "history", "windows")
         outlet_events[BUNDLE].extra = {"bundle": bundle, **{name: pins[name] for name in names}}
         return found

@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from features.errors import SeminarError
@@ -20,8 +20,10 @@ PATIENCE = 1.0
 @contextmanager
 def writing(home: Path) -> Iterator[None]:
     """Held while a batch is applied; SeminarError when an erasure takes longer than `PATIENCE`."""
-    # The gate is closed while somebody waits to be alone: otherwise writers that overlap would never let it in.
-    with _lock(home, "gate", fcntl.LOCK_SH, PATIENCE), _lock(home, "batch", fcntl.LOCK_SH, PATIENCE):
+    with ExitStack() as batch:
+        # The gate is closed while somebody waits to be alone, and passed only: writers that overlap would never let it in.
+        with _lock(home, "gate", fcntl.LOCK_SH, PATIENCE):
+            batch.enter_context(_lock(home, "batch", fcntl.LOCK_SH, PATIENCE))
         yield
 
 
@@ -29,6 +31,13 @@ def writing(home: Path) -> Iterator[None]:
 def alone(home: Path, patience: float = 600) -> Iterator[None]:
     """Nobody applies a batch meanwhile; SeminarError when one in hand does not end within `patience` s."""
     with _lock(home, "gate", fcntl.LOCK_EX, patience), _lock(home, "batch", fcntl.LOCK_EX, patience):
+        yield
+
+
+@contextmanager
+def erasing(home: Path, patience: float = 600) -> Iterator[None]:
+    """One erasure at a time, whole: two would take each other's notes for their own."""
+    with _lock(home, "erasing", fcntl.LOCK_EX, patience):
         yield
 
 

@@ -53,6 +53,19 @@ def erase_lists(home: Path, fences: Mapping[str, int]) -> int:
     return removed
 
 
+def users_of(home: Path, fences: Mapping[str, int]) -> set[str]:
+    """Names of the users (fences are by hash) of whom some file still has a row."""
+    found: set[str] = set()
+    for table in (EVENTS, IMPRESSIONS, CLICKS, LABELS):
+        for file in _files(home, table):
+            try:
+                names = pc.unique(pq.read_table(file, columns=["user_id"], partitioning=None)["user_id"])
+            except FileNotFoundError:
+                continue
+            found.update(name for name in names.to_pylist() if user_hash(name) in fences)
+    return found
+
+
 def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
     """Remove what is older than its user's fence (ms by user hash) from every file: events, impressions, clicks, labels.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features import history, labels, reports, snapshot, versions
 from features.checks import Check, missed
@@ -66,6 +67,7 @@ def measure(home: Path, date: str, bad: int = 0, limits: Limits | None = None) -
     since = day(date)
     names = ["user_id", "sequence", "event_timestamp", "arrived", "topic"]
     rows = history.read(home, history.EVENTS, since, since + DAY_MS, names)
+    rows = _once(rows)
     records, n = packed(rows["sequence"].combine_chunks()), len(rows)
     happened, arrived = (history.milliseconds(rows[name]) for name in ("event_timestamp", "arrived"))
     streamed = np.array([not (topic or "").startswith(IMPORTED) for topic in rows["topic"].to_pylist()], bool)
@@ -90,6 +92,20 @@ def measure(home: Path, date: str, bad: int = 0, limits: Limits | None = None) -
         "bad": _share(bad, n + bad),
         "click_rate": _share(sum(map(len, clicks["clicked"].to_pylist())), items) if clicks is not None else None,
     }
+
+
+def _once(rows: pa.Table) -> pa.Table:
+    """Rows that a replay wrote again are no repeats: of equal ones that which arrived first, as merging keeps it."""
+    keys = [(name, "ascending") for name in ("user_id", "sequence", "arrived")]
+    rows = rows.sort_by(keys)
+    if len(rows) < 2:
+        return rows
+    new = np.ones(len(rows), bool)
+    new[1:] = False
+    for name in ("user_id", "sequence"):
+        column = rows[name].combine_chunks()
+        new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return rows.filter(pa.array(new))
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -119,10 +135,11 @@ def check(
     "passed", "why"}]), "passed" and "accepted" (the reason for which somebody let the date pass).
     """
     limits = limits or configured(home, "quality", Limits)
+    former = reports.load(home, f"quality/{date}") or {}
+    closed = closed or bool(former.get("closed"))  # a late event does not open it again
     found = measure(home, date, bad, limits)
     earlier = before(home, date, limits)
     checks = _checks(found, earlier, closed, limits)
-    former = reports.load(home, f"quality/{date}") or {}
     accepted = former.get("accepted")
     report = {
         **found,

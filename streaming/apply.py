@@ -17,7 +17,7 @@ from features.fences import fences, raise_fence, user_hash
 from features.online import Online
 from features.state import check_identity, ensure_identity
 from streaming.batch import NO_RECORDS, Batch
-from streaming.events import FORGET, ITEM, SKEW_MS, Event, Invalid, Message, parse
+from streaming.events import FORGET, ITEM, SKEW_MS, Event, Invalid, Message, claimed_ms, parse
 
 _ORIGIN = attrgetter("topic", "partition", "offset")
 SEEN_QUERIES = 1_000_000
@@ -117,7 +117,7 @@ class Applier:
             kept = [
                 (event, m) for event, m in events if event.type in (ITEM, FORGET) or self._keeps(event.key, event.time_ms)
             ]
-            letters = [x for x in rejected if self._keeps((x[0].key or b"").decode(errors="replace"), x[0].timestamp_ms)]
+            letters = [x for x in rejected if self._keeps_refused(x[0])]
             result.forgotten = len(events) - len(kept) + len(rejected) - len(letters)
             events, rejected = kept, letters
         result.rejected = len(rejected)
@@ -154,6 +154,13 @@ class Applier:
     def _keeps(self, user: str, time_ms: int) -> bool:
         return time_ms >= self._fences.of(user)
 
+    def _keeps_refused(self, message: Message) -> bool:
+        """Whether a refused message is set aside: unless it is a user's, and surely of before the fence."""
+        if message.headers.get("ce_type") == ITEM.encode():
+            return True
+        time_ms = message.timestamp_ms or claimed_ms(message)
+        return not time_ms or self._keeps((message.key or b"").decode(errors="replace"), time_ms)
+
     def _forget(self, asked: Sequence[Event]) -> dict[str, int]:
         """Raise the fences of users who asked for it, by their event's time: a replay must not forget what came later."""
         found: dict[str, int] = {}
@@ -163,6 +170,7 @@ class Applier:
             raise_fence(self._home, user_hash(user), fence)
         if found:
             self._fences = fences(self._home)
+            self._queries.clear()  # as after a fence that another process raised
         return found
 
     def _validate(self, messages: Sequence[Message]) -> tuple[list[tuple[Event, Message]], list[tuple[Message, Invalid]]]:

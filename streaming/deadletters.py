@@ -7,8 +7,10 @@ each in `<home>/deadletters/import.jsonl`, synced. In both, a later entry replac
 without an origin removes it.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from streaming.positions import Position
 from streaming.reading import ranges, read
 from streaming.topics import DEADLETTER
 
+log = logging.getLogger(__name__)
 BODY = 800_000
 """Bytes kept of a body: with its headers a letter must fit where the message fitted, or it would block its partition."""
 _HEADER, _HEADERS = 1_000, 50
@@ -126,11 +129,19 @@ class FileSink:
 
     def _append(self, lines: Iterable[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            for line in lines:
-                file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.path.open("ab+", buffering=0) as file:  # a buffer would be written again when the file is closed
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")  # a writer was killed in the middle of a line
+            rest = b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:  # a full disk: half a line is none
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, size)
+                raise
 
 
 def _line(key: str, message: Message, facts: dict[str, str]) -> dict[str, Any]:
@@ -201,7 +212,11 @@ def letters_in_file(home: Path) -> list[Letter]:
     found: dict[str, Letter] = {}
     file = FileSink(home).path
     for line in file.read_text().splitlines() if file.exists() else ():
-        facts = json.loads(line)
+        try:
+            facts = json.loads(line)
+        except ValueError:
+            log.warning("%s: a line that was torn is passed over: %.80s", file, line)
+            continue
         if "dl_origin" not in facts:
             found.pop(facts["key"], None)
             continue
@@ -226,12 +241,12 @@ def dates(home: Path, bootstrap: str | None) -> dict[str, int]:
         refused = datetime.fromtimestamp(letter.refused_ms / 1000, UTC) if letter.refused_ms else None
         try:
             moment = datetime.fromisoformat(letter.message.headers.get("ce_time", b"").decode())
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except ValueError:
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):  # year 1 of a zone ahead of UTC is before all that UTC has
             moment = None
         if refused and (moment is None or abs(moment - refused) > NEAR):
             moment = refused
         if moment:
-            name = f"{moment.astimezone(UTC):%Y-%m-%d}"
+            name = f"{moment:%Y-%m-%d}"
             found[name] = found.get(name, 0) + 1
     return found

@@ -193,6 +193,14 @@ def _no_constant(name: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
+def claimed_ms(message: Message) -> int:
+    """The time (ms) that a message claims, valid or not; 0 where none can be read."""
+    try:
+        return _time(_header(message.headers, "ce_time"))
+    except Invalid:
+        return 0
+
+
 def _header(headers: Mapping[str, bytes], name: str) -> str:
     raw = headers.get(name)
     if not raw:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from features import barrier, reports, requests
-from features.erasure import erase_lists, erase_queries, erase_rows, forget_named, named, unused
+from features.erasure import erase_lists, erase_queries, erase_rows, forget_named, named, unused, users_of
 from features.fences import pending, raise_fence, settle, user_hash
 from features.online import Online
 from features.publish import versions
+from streaming.batch import NO_RECORDS
 from streaming.deadletters import FileSink, KafkaSink, Letter, letters_in_file, letters_in_kafka
-from streaming.events import SKEW_MS
+from streaming.events import ITEM, SKEW_MS
 
 
 def forget(user: str, online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
@@ -37,10 +38,18 @@ def forget(user: str, online: Online, home: Path, bootstrap: str | None) -> dict
 
 
 def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
-    """Erase what pending fences left in files; the receipt."""
+    """Erase what pending fences left in files and online; the receipt."""
+    with barrier.erasing(home):
+        return _finish(online, home, bootstrap)
+
+
+def _finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
     fences = pending(home)
     with barrier.alone(home):
         pass
+    # Whoever raised a fence may have died before the row online had it; files name the user until they are erased.
+    users = {name: fences[user_hash(name)] for name in users_of(home, fences)}
+    online.append(dict.fromkeys(users, NO_RECORDS), users)
     erased = erase_rows(home, fences)
     with barrier.alone(home):
         queries = unused(home, named(home))
@@ -78,7 +87,8 @@ def finish(online: Online, home: Path, bootstrap: str | None) -> dict[str, Any]:
 
 def _of(letter: Letter, fences: Mapping[str, int]) -> bool:
     """Whether a refused message is about one of the users: by its key, or by the `user_id` in its body."""
-    names = [(letter.message.key or b"").decode(errors="replace")]
+    about_item = letter.message.headers.get("ce_type") == ITEM.encode()  # whose key is the item's
+    names = [] if about_item else [(letter.message.key or b"").decode(errors="replace")]
     try:
         body = json.loads(letter.message.value or b"")
         names += [str(body["user_id"])] if isinstance(body, dict) and "user_id" in body else []

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from features import versions
+from features.errors import SeminarError
 from features.fences import pending
 from features.state import Watermark
 from streaming.apply import Applied
@@ -35,8 +36,11 @@ class Metrics:
         self._tick = Gauge("last_tick_timestamp_seconds", "When the consumer last said how far it is.", **made)
 
     def serve(self, port: int, host: str = "127.0.0.1") -> None:
-        """Answer `/metrics` from a thread of its own."""
-        start_http_server(port, host, self.registry)
+        """Answer `/metrics` from a thread of its own; SeminarError where the address cannot be had."""
+        try:
+            start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise SeminarError("metrics port", f"{host}:{port}", f"cannot be had ({error})", "name another") from None
 
     def applied(self, done: Applied, seconds: float) -> None:
         """A batch is applied and committed."""

@@ -41,10 +41,15 @@ def promote(home: Path, *, bundle: str, reason: str = "promoted", champion: str 
     return {"bundle": bundle, "former": former}
 
 
-def rollback(home: Path) -> dict[str, Any]:
-    """Point back to what was served before the newest promotion of the current bundle."""
+def rollback(home: Path, bundle: str | None = None) -> dict[str, Any]:
+    """Point back to what was served before the newest promotion of the current bundle.
+
+    bundle: the one that is to be withdrawn; SeminarError where another one is served by now.
+    """
     kind = home / "bundles"
     serving = current(kind)
+    if bundle is not None and serving != bundle:
+        raise SeminarError("bundle", bundle, f"was withdrawn: {serving} is served", f"see bundles/{LOG}")
     # A rollback is not what is rolled back: after it, another one goes further back, not forth again.
     moves = [entry for entry in promotions(home) if not entry["reason"].startswith(ROLLBACK)]
     former = next((entry["former"] for entry in reversed(moves) if entry["bundle"] == serving), None)

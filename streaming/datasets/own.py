@@ -77,9 +77,7 @@ def _header(file: Path) -> list[str]:
     if file.suffix == ".csv":
         with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
             return [name.strip() for name in lines.readline().rstrip("\r\n").split(",")]
-    import pyarrow.parquet as pq
-
-    names: list[str] = pq.read_schema(file).names
+    names: list[str] = rows.open_parquet(file).schema_arrow.names
     return names
 
 

@@ -4,11 +4,13 @@ import csv
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import SeminarError
@@ -57,9 +59,17 @@ def read_csv(file: Path, required: tuple[str, ...]) -> Numbered:
                 yield line, {name: value for name, value in zip(header, values, strict=True) if value != ""}
 
 
+def open_parquet(file: Path) -> pq.ParquetFile:
+    """A parquet file; SeminarError where it is none, or half of one."""
+    try:
+        return pq.ParquetFile(file)
+    except pa.ArrowInvalid as error:
+        raise SeminarError("file", file, f"is no whole parquet file ({error})", "write or copy it again") from None
+
+
 def read_parquet(file: Path, required: tuple[str, ...]) -> Numbered:
     """Rows of a parquet file; nulls are left out."""
-    table = pq.ParquetFile(file)
+    table = open_parquet(file)
     _check_header(file, table.schema_arrow.names, required)
     line = 0
     for batch in table.iter_batches(batch_size=8_192):
@@ -71,7 +81,7 @@ def read_parquet(file: Path, required: tuple[str, ...]) -> Numbered:
 def read_json_lines(file: Path) -> Numbered:
     """One JSON object a line; a name that ends in .gz is unpacked on the way."""
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
-        for line, raw in enumerate(lines, 1):
+        for line, raw in enumerate(_whole(file, lines), 1):
             if not raw.strip():
                 continue
             try:
@@ -80,6 +90,14 @@ def read_json_lines(file: Path) -> Numbered:
                 yield line, problem("line", raw[:80], f"is no JSON ({error})", "write one JSON object a line")
                 continue
             yield line, row if isinstance(row, dict) else problem("line", raw[:80], "is no JSON object", "write {...}")
+
+
+def _whole(file: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines of a file; SeminarError where what is packed in it breaks off."""
+    try:
+        yield from lines
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SeminarError("file", file, f"is no whole gzip file ({error})", "write or copy it again") from None
 
 
 def _check_header(file: Path, header: list[str], required: tuple[str, ...]) -> None:

@@ -50,6 +50,37 @@ def test_batches_go_side_by_side_and_an_erasure_waits_for_them(tmp_path: Path) -
         batch.wait()
 
 
+OVERLAPPING = """
+import sys, time
+from pathlib import Path
+from features import barrier
+while True:
+    try:
+        with barrier.writing(Path(sys.argv[1])):
+            print("held", flush=True)
+            time.sleep(0.3)
+    except Exception:
+        pass
+"""
+
+
+def test_batches_that_overlap_let_an_erasure_in(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OVERLAPPING, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    writers = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        for writer in writers:
+            assert writer.stdout
+            assert writer.stdout.readline() == "held\n"
+        for _ in range(3):
+            with barrier.alone(tmp_path, patience=20):
+                pass
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+
+
 def test_no_batch_goes_on_beside_an_erasure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(barrier, "PATIENCE", 0.1)
     erasure = holder("alone", tmp_path)

@@ -68,6 +68,32 @@ def test_limits_are_a_table_of_the_homes_settings(tmp_path: Path, monkeypatch: p
         quality.check(tmp_path, date)
 
 
+def test_a_replay_is_no_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMINAR_HOME", "")
+    date, events = quality.date_of(shop.yesterday()), days.day(shop.yesterday(), users=4)
+    shop.make(tmp_path, shop.yesterday(), length=4, users=4)
+    shop.stream(tmp_path, events)
+    before = quality.measure(tmp_path, date)
+    for i in range(0, len(events), 9):  # other batches, so other files
+        shop.stream(tmp_path, events[i : i + 9])
+    assert quality.measure(tmp_path, date) == before
+    assert before["repeats"] == 0
+
+
+def test_a_date_that_was_closed_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One late event is looked at again, without what was expected of the whole date being forgotten."""
+    monkeypatch.setenv("SEMINAR_HOME", "")
+    date, events = quality.date_of(shop.yesterday()), days.day(shop.yesterday(), users=4)
+    shop.make(tmp_path, shop.yesterday(), length=4, users=4)
+    shop.stream(tmp_path, events[:-1])
+    limits = quality.Limits(least=10_000)
+    assert quality.check(tmp_path, date, limits=limits)["passed"]
+    assert not quality.check(tmp_path, date, closed=True, limits=limits)["passed"]
+    shop.stream(tmp_path, events[-1:])
+    assert not quality.check(tmp_path, date, limits=limits)["passed"]
+    assert quality.refused(tmp_path) == [date]
+
+
 def test_many_refused_messages_are_a_fault_of_their_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMINAR_HOME", "")
     from streaming.deadletters import FileSink, dates

@@ -4,19 +4,20 @@ import struct
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from features import history
-from features.fences import fences, pending
+from features.fences import fences, pending, raise_fence, user_hash
 from features.online import Online
 from features.parity import compare
 from features.record import entity_id, query_text
 from streaming import forget as forgets
 from streaming.apply import Applier
 from streaming.deadletters import FileSink, KafkaSink, letters_in_file, letters_in_kafka
-from streaming.events import BROWSE, IMPRESSION, SEARCH, Event, build
+from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Message, build
 from streaming.positions import Position
 from streaming.producer import Producer
 from streaming.replay import from_history, from_kafka
@@ -24,6 +25,7 @@ from streaming.topics import topic_of
 
 from .conftest import T0, KeptLetters, caught_up, consuming, wait
 
+NEVER = T0 + 10**12
 SECRET, SHARED = "a rare illness", "brown shoes"
 
 
@@ -153,6 +155,94 @@ def test_a_crash_in_the_middle_is_finished_later(home: Path, monkeypatch: pytest
     forgets.finish(Online(), home, None)
     assert pending(home) == {}
     assert found_in(home, traces(home, "ann")) == set()
+
+
+def test_a_crash_before_the_row_online_is_finished_later(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    online = fill(home)
+    monkeypatch.setattr(Online, "forget", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        forgets.forget("ann", online, home, None)
+    assert len(pending(home)) == 1
+    served = online.sequence("ann")
+    assert served
+    assert len(served[0]) == 302
+    forgets.finish(online, home, None)
+    served, other = online.sequence("ann"), online.sequence("bob")
+    assert served
+    assert other
+    assert (len(served[0]), served[1], len(other[0])) == (0, fences(home).of("ann"), 302)
+    assert found_in(home, traces(home, "ann")) == set()
+
+
+def test_two_that_finish_at_once_leave_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One notes which texts its rows named just before the other, done with its own, throws the notes away."""
+    online, rare = fill(home), "an even rarer illness"
+    rows = [x.message(topic_of(x.type), 3, i) for i, x in enumerate(events("cid", rare))]
+    Applier(online, home, FileSink(home)).apply(rows)
+    begun, gap, noted = threading.Event(), threading.Event(), threading.Event()
+    erase_rows, unused = forgets.erase_rows, forgets.unused
+
+    def erasing(*given: Any) -> Any:
+        if threading.current_thread() is second:
+            begun.set()
+            gap.wait(2)
+            found = erase_rows(*given)
+            noted.set()
+            return found
+        raise_fence(home, user_hash("cid"), NEVER)
+        second.start()
+        begun.wait(2)
+        return erase_rows(*given)
+
+    def looking(*given: Any) -> Any:
+        if threading.current_thread() is not second:
+            gap.set()
+            noted.wait(2)
+        return unused(*given)
+
+    monkeypatch.setattr(forgets, "erase_rows", erasing)
+    monkeypatch.setattr(forgets, "unused", looking)
+    second = threading.Thread(target=lambda: forgets.finish(Online(), home, None))
+    raise_fence(home, user_hash("ann"), NEVER)
+    forgets.finish(online, home, None)
+    second.join(60)
+    assert pending(home) == {}
+    assert rare not in history.read_queries(home)["text"].to_pylist()
+    assert online.queries([entity_id(rare)]) == [None]
+
+
+def test_a_text_is_written_again_after_a_forget_event_through_the_same_consumer(home: Path) -> None:
+    online, sink = Online(), FileSink(home)
+    applier = Applier(online, home, sink)
+    applier.apply([x.message(topic_of(x.type), 0, i) for i, x in enumerate(events("ann"))])
+    applier.apply([build("forget", {"user_id": "ann"}, T0 + 1000, "test").message("seminar.forget", 0, 0)])
+    forgets.finish(online, home, None)
+    again = build(SEARCH, {"user_id": "cid", "query": SECRET}, T0, "test")
+    applier.apply([again.message("seminar.search", 2, 0)])
+    assert online.queries([entity_id(SECRET)]) == [SECRET]
+    assert SECRET in history.read_queries(home)["text"].to_pylist()
+
+
+def test_refusals_of_another_time_or_of_items_stay(home: Path, kept: KeptLetters) -> None:
+    """A user who was forgotten and came back: what was refused since is theirs to repair; item 7 is not user 7."""
+    online = Online()
+    raise_fence(home, user_hash("7"), T0)
+
+    def refused(kind: str, ms: int, key: bytes, offset: int) -> Message:
+        headers = (
+            dict(build(kind, {"user_id": "7", "query": "x"}, ms, "test").headers())
+            if kind == SEARCH
+            else {**dict(build(SEARCH, {"user_id": "7", "query": "x"}, ms, "test").headers()), "ce_type": kind.encode()}
+        )
+        return Message("import:shop", 0, offset, key, b"{}", headers)
+
+    batch = [refused(SEARCH, T0 - 5, b"7", 0), refused(SEARCH, T0 + 5, b"7", 1), refused(ITEM, T0 - 5, b"7", 2)]
+    done = Applier(online, home, kept).apply(batch)
+    assert ([letter.offset for letter, _ in kept.letters], done.forgotten) == ([1, 2], 1)
+    FileSink(home).send(kept.letters)
+    raise_fence(home, user_hash("7"), T0 + 10)
+    forgets.finish(online, home, None)
+    assert [letter.message.offset for letter in letters_in_file(home)] == [2]
 
 
 def test_a_forget_event_and_a_replay_from_the_beginning(bootstrap: str, home: Path) -> None:

@@ -154,6 +154,15 @@ def test_the_gate_compares_with_the_champion_on_the_same_events(shop: Path) -> N
     assert failed(found) == ["champion_impressions"]
 
 
+def test_a_rollback_withdraws_what_it_was_asked_to_and_nothing_else(shop: Path) -> None:
+    for version in ("v000001", "v000002"):
+        promote(shop, bundle=version)
+    with pytest.raises(SeminarError, match="v000002 is served"):
+        rollback(shop, "v000001")
+    assert current(shop / "bundles") == "v000002"
+    assert rollback(shop, "v000002")["bundle"] == "v000001"
+
+
 def test_a_bundle_ties_with_itself(trained: Trained) -> None:
     found = duel(
         trained.home,

@@ -1,5 +1,6 @@
 """Your own tables: every row becomes an event or a dead letter that says where and why; repeating changes nothing."""
 
+import gzip
 import json
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from features.online import Online
 from features.parity import compare
 from features.record import KIND_BROWSE, KIND_SEARCH, entity_id
 from streaming.datasets.own import Own
+from streaming.datasets.rows import read_json_lines
 from streaming.deadletters import letters_in_file
 from streaming.events import Invalid, parse
 from streaming.importer import dataset_messages, import_dataset
@@ -128,6 +130,18 @@ def test_parquet_says_the_same(tmp_path: Path) -> None:
         Own(shop)
     (shop / "events.csv").unlink()
     assert [parse(message).data for message in dataset_messages(Own(shop))] == csv
+
+
+def test_files_that_broke_off_are_named(tmp_path: Path) -> None:
+    shop = folder(tmp_path / "shop", GOOD)
+    (shop / "events.csv").unlink()
+    (shop / "events.parquet").write_bytes(b"PAR1 and no end")
+    with pytest.raises(SeminarError, match=r"events\.parquet.*is no whole parquet file"):
+        list(Own(shop).behaviour())
+    packed = tmp_path / "reviews.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"a": 1}\n' * 5000)[:-9])
+    with pytest.raises(SeminarError, match=r"reviews\.jsonl\.gz.*is no whole gzip file"):
+        list(read_json_lines(packed))
 
 
 def test_the_check_passes_and_fails_with_lines(tmp_path: Path) -> None:
