@@ -56,7 +56,7 @@ def erase_lists(home: Path, fences: Mapping[str, int]) -> int:
 def users_of(home: Path, fences: Mapping[str, int]) -> set[str]:
     """Names of the users (fences are by hash) of whom some file still has a row."""
     found: set[str] = set()
-    for table in (EVENTS, IMPRESSIONS, CLICKS, LABELS):
+    for table in (EVENTS, IMPRESSIONS, CLICKS, LABELS) if fences else ():
         for file in _files(home, table):
             try:
                 names = pc.unique(pq.read_table(file, columns=["user_id"], partitioning=None)["user_id"])

@@ -100,8 +100,8 @@ def _once(rows: pa.Table) -> pa.Table:
     rows = rows.sort_by(keys)
     if len(rows) < 2:
         return rows
-    new = np.ones(len(rows), bool)
-    new[1:] = False
+    new = np.zeros(len(rows), bool)
+    new[0] = True
     for name in ("user_id", "sequence"):
         column = rows[name].combine_chunks()
         new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)

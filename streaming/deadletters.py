@@ -215,7 +215,7 @@ def letters_in_file(home: Path) -> list[Letter]:
         try:
             facts = json.loads(line)
         except ValueError:
-            log.warning("%s: a line that was torn is passed over: %.80s", file, line)
+            log.warning("%s: a line that was torn is passed over", file)
             continue
         if "dl_origin" not in facts:
             found.pop(facts["key"], None)
