@@ -195,7 +195,7 @@ def read_items(home: Path, until_ms: int | None = None, version: str | None = No
 
 def newest_items(rows: pa.Table) -> pa.Table:
     """The newest row of each item, sorted by `item`; of equal times the greater content, as in the online stores."""
-    return _one_of_each(rows, ["item"], CONTENT)
+    return one_of_each(rows, ["item"], CONTENT)
 
 
 def read_entities(home: Path, table: str, ids: Collection[int]) -> pa.Table:
@@ -209,7 +209,7 @@ def read_entities(home: Path, table: str, ids: Collection[int]) -> pa.Table:
 
 def read_queries(home: Path, until_ms: int | None = None, version: str | None = None) -> pa.Table:
     """Each query's text as it first came, sorted by `query`."""
-    return _one_of_each(read(home, QUERIES, until_ms=until_ms, version=version), ["query"], last=False)
+    return one_of_each(read(home, QUERIES, until_ms=until_ms, version=version), ["query"], last=False)
 
 
 def read_impressions(
@@ -217,7 +217,7 @@ def read_impressions(
 ) -> pa.Table:
     """Each impression once, sorted by user and impression id, without what users had forgotten."""
     return _unfenced(
-        home, _one_of_each(read(home, IMPRESSIONS, since_ms, until_ms, version=version), ["user_id", "impression_id"])
+        home, one_of_each(read(home, IMPRESSIONS, since_ms, until_ms, version=version), ["user_id", "impression_id"])
     )
 
 
@@ -226,7 +226,7 @@ def read_labels(
 ) -> pa.Table:
     """The newest label of each impression shown in [since, until), sorted by user and impression id."""
     rows = read(home, LABELS, since_ms, until_ms, version=version)
-    return _unfenced(home, _one_of_each(rows, ["user_id", "impression_id"], ("arrived",)))
+    return _unfenced(home, one_of_each(rows, ["user_id", "impression_id"], ("arrived",)))
 
 
 def read_clicks(
@@ -234,7 +234,7 @@ def read_clicks(
 ) -> pa.Table:
     """Each browse that named its impression once, without what users had forgotten; an item may be browsed repeatedly."""
     rows = read(home, CLICKS, since_ms, until_ms, version=version)
-    return _unfenced(home, _one_of_each(rows, ["user_id", "impression_id", "item", "event_timestamp"], last=False))
+    return _unfenced(home, one_of_each(rows, ["user_id", "impression_id", "item", "event_timestamp"], last=False))
 
 
 def _unfenced(home: Path, rows: pa.Table) -> pa.Table:
@@ -244,7 +244,7 @@ def _unfenced(home: Path, rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(milliseconds(rows["event_timestamp"]) >= fence.of_all(rows["user_id"].to_pylist())))
 
 
-def _one_of_each(rows: pa.Table, keys: list[str], content: Sequence[str] = (), last: bool = True) -> pa.Table:
+def one_of_each(rows: pa.Table, keys: list[str], content: Sequence[str] = (), last: bool = True) -> pa.Table:
     """Of each key the row with the greatest (or least) event time, content and origin, in the order of the keys."""
     order = [(name, "ascending") for name in dict.fromkeys((*keys, "event_timestamp", *content, *ORIGIN))]
     rows = rows.take(pc.sort_indices(rows, order, null_placement="at_start"))

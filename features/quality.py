@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features import history, labels, reports, snapshot, versions
 from features.checks import Check, missed
@@ -65,9 +64,10 @@ def measure(home: Path, date: str, bad: int = 0, limits: Limits | None = None) -
     """The figures of a date; bad: messages of that date that were refused."""
     limits = limits or Limits()
     since = day(date)
-    names = ["user_id", "sequence", "event_timestamp", "arrived", "topic"]
+    names = ["user_id", "sequence", "event_timestamp", "arrived", *history.ORIGIN]
     rows = history.read(home, history.EVENTS, since, since + DAY_MS, names)
-    rows = _once(rows)
+    # What a replay wrote again is no repeat: of equal rows that which arrived first, as merging keeps it.
+    rows = history.one_of_each(rows, ["user_id", "sequence"], ("arrived",), last=False)
     records, n = packed(rows["sequence"].combine_chunks()), len(rows)
     happened, arrived = (history.milliseconds(rows[name]) for name in ("event_timestamp", "arrived"))
     streamed = np.array([not (topic or "").startswith(IMPORTED) for topic in rows["topic"].to_pylist()], bool)
@@ -92,20 +92,6 @@ def measure(home: Path, date: str, bad: int = 0, limits: Limits | None = None) -
         "bad": _share(bad, n + bad),
         "click_rate": _share(sum(map(len, clicks["clicked"].to_pylist())), items) if clicks is not None else None,
     }
-
-
-def _once(rows: pa.Table) -> pa.Table:
-    """Rows that a replay wrote again are no repeats: of equal ones that which arrived first, as merging keeps it."""
-    keys = [(name, "ascending") for name in ("user_id", "sequence", "arrived")]
-    rows = rows.sort_by(keys)
-    if len(rows) < 2:
-        return rows
-    new = np.zeros(len(rows), bool)
-    new[0] = True
-    for name in ("user_id", "sequence"):
-        column = rows[name].combine_chunks()
-        new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-    return rows.filter(pa.array(new))
 
 
 def _share(part: int, whole: int) -> float | None:

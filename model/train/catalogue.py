@@ -69,8 +69,7 @@ def encode(
     """Encode one shard aside; {"shard", "items", "error"}."""
     tune()
     number, first, last = shard
-    spec = checkpoint.read(path(home / "psu", psu)).spec
-    dataset = load(home, windows.end, config.model, history, spec)
+    dataset = load(home, windows.end, config.model, history, checkpoint.spec_of(path(home / "psu", psu)))
     rows = np.arange(first, min(last, len(dataset.item_ids) + 1))
     books = Codebooks.load(path(home / "codebooks", codebooks))
     vectors = parts(*_with(encoder(home, psu, dataset), dataset), rows)

@@ -76,6 +76,12 @@ def fits(checkpoint: Checkpoint, name: str, dataset: Dataset) -> None:
             raise SeminarError("checkpoint", name, f"has {setting} {own}, the data set {given}", remedy)
 
 
+def spec_of(folder: Path) -> Spec:
+    """The shapes of a checkpoint, without its weights; SeminarError where there is none."""
+    check(folder)
+    return Spec(**json.loads((folder / FACTS).read_text())["spec"])
+
+
 def ids_of(dataset: Dataset, vocabulary: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The ids [r] of id-table rows 1 to r."""
     known = np.flatnonzero(vocabulary)

@@ -14,12 +14,15 @@ from features.errors import SeminarError
 from model.compute import tune
 from model.config import Config, Windows
 from model.train import metrics
-from model.train.checkpoint import read
+from model.train.checkpoint import spec_of
 from model.train.dataset import load
 from model.train.lists import Lists, later, shown
 from model.train.rank import Scorer, scored
 from model.train.retention import checkpoint_of
 from model.train.scoring import of_checkpoint
+
+READ = ("token_rows", "attribute_rows", "image_width")
+"""What of a model's shapes decides how contents are written for it."""
 
 
 def duel(
@@ -44,16 +47,17 @@ def duel(
     mine, theirs = checkpoint_of(home, challenger), checkpoint_of(home, champion)
     if mine is None or theirs is None:
         return result | {"reason": f"the checkpoint of {champion if mine else challenger} is gone"}
-    specs = [read(folder).spec for folder in (mine, theirs)]
+    own_spec, other_spec = spec_of(mine), spec_of(theirs)
+    dataset = load(home, windows.end, config.model, history, own_spec)
     # Rows of items and queries are the same for both; what stands for their words and attributes is each model's own.
-    datasets = [load(home, windows.end, config.model, history, spec) for spec in specs]
-    dataset = datasets[0]
+    alike = all(getattr(own_spec, name) == getattr(other_spec, name) for name in READ)
+    other = dataset if alike else load(home, windows.end, config.model, history, other_spec)
     most = config.train.eval_targets
     lists = later(dataset, windows.t3, windows.end, most, "recommendation", seed)
     impressions = shown(home, dataset, windows.t3, windows.end, most)
     own = of_checkpoint(mine, dataset, windows.t3)
     try:
-        scorers = [own, of_checkpoint(theirs, datasets[1], windows.t3)]
+        scorers = [own, of_checkpoint(theirs, other, windows.t3)]
     except SeminarError as error:  # from before the model changed
         return result | {"reason": f"{champion}: {error}"}
     return result | {"gauc": _paired(scorers, lists), "impressions": _paired(scorers, impressions)}

@@ -55,8 +55,8 @@ def evaluate(
     """
     tune()
     config, begin = config or Config(), time.monotonic()
-    specs = [checkpoint.read(Path(folder)).spec for folder in checkpoints.values()]
-    dataset = load(home, windows.end, config.model, history, specs[0] if specs else None)
+    spec = next((checkpoint.spec_of(Path(folder)) for folder in checkpoints.values()), None)  # another's is refused
+    dataset = load(home, windows.end, config.model, history, spec)
     most = config.train.eval_targets
     validation = [later(dataset, windows.t2, windows.t3, most, mode, seed) for mode in MODES]
     lists = [later(dataset, windows.t3, windows.end, most, mode, seed) for mode in MODES]
