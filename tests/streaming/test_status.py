@@ -6,8 +6,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 import yaml
 
+from features.errors import SeminarError
 from features.online import Online
 from features.settings import REPOSITORY
 from features.state import watermarks
@@ -52,6 +54,17 @@ def test_a_restart_does_not_set_watermarks_back(bootstrap: str, home: Path) -> N
     before = watermarks(Online())
     with consuming(bootstrap, home, limits=QUICK):
         wait(lambda: all(mark.time_ms > before[name].time_ms for name, mark in watermarks(Online()).items()))
+
+
+def test_a_metrics_port_that_is_taken_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SeminarError, match=rf"metrics port: '127\.0\.0\.1:{port}' cannot be had.*name another"):
+            Metrics().serve(port)
+    with pytest.raises(SeminarError, match=rf"metrics port: '192\.0\.2\.1:{port}' cannot be had"):
+        Metrics().serve(port, "192.0.2.1")
 
 
 def test_metrics_over_http_and_the_rules_name_them(bootstrap: str, home: Path) -> None:
