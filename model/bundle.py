@@ -2,7 +2,7 @@
 
     manifest.json          shapes, feature service, windows, metrics, lineage, calibration
     weights.safetensors    the click model
-    items.{ids,starts,parts,cells,codes,bias,popularity,types}.npy   the catalogue, encoded; mapped, shared between processes
+    items.{ids,starts,parts,cells,codes,bias,popularity,types,alike}.npy   the catalogue, encoded; mapped, shared
     queries.{...}.npy      the known queries
     types.npz              what items are, and how popular each type is
     codebooks.npz          coarse cells and product quantisers of the parts
@@ -28,13 +28,14 @@ from features.record import entity_id
 from model.golden import Golden
 from model.nn.click import ClickModel
 from model.nn.spec import Spec
+from model.nn.tiers import unit
 from model.search.codebooks import Codebooks
 from model.search.kernel import prefixes, rows
 from model.search.keys import Cells, Coded, Codes, Floats, Rows
 
-FORMAT = 7
-READ = (FORMAT, 6)
-"""Formats that this version reads: 6 had no tiers."""
+FORMAT = 8
+READ = (FORMAT, 7, 6)
+"""Formats that this version reads: 7 had tiers of item parts alone, 6 had none."""
 MANIFEST, WEIGHTS, CARD = "manifest.json", "weights.safetensors", "MODEL_CARD.md"
 VOCABULARY, TYPES = "vocabulary.npy", "types.npz"
 FEATURE_SERVICE = "ctr_v1"
@@ -44,7 +45,8 @@ FEATURE_SERVICE = "ctr_v1"
 class Table:
     """Encoded entities: ids [n] sorted, and where those of each prefix start; parts [n + 1, d], cells [n + 1],
     codes [n + 1, s] and bias [n + 1] with row 0 for "none"; popularity [n + 1, 5] as of the export (model.nn.features);
-    types [n + 1]: what each is, as a number (`Types`; 0: not known)."""
+    types [n + 1]: what each is, as a number (`Types`; 0: not known); alike [s, n + 1, d]: unit vectors that tiers compare
+    (of queries s = 0)."""
 
     ids: NDArray[np.uint64]
     starts: NDArray[np.int32]
@@ -54,11 +56,21 @@ class Table:
     bias: Floats
     popularity: Floats
     types: Rows
+    alike: Floats
 
     @classmethod
-    def of(cls, ids: NDArray[np.uint64], coded: Coded, bias: Floats, popularity: Floats, types: Rows) -> "Table":
+    def of(
+        cls,
+        ids: NDArray[np.uint64],
+        coded: Coded,
+        bias: Floats,
+        popularity: Floats,
+        types: Rows,
+        alike: Floats | None = None,
+    ) -> "Table":
         """The table of encoded entities."""
-        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity, types)
+        alike = coded.parts[None][:0] if alike is None else alike
+        return cls(ids, prefixes(ids), coded.parts, coded.cells, coded.codes, bias, popularity, types, alike)
 
     @property
     def coded(self) -> Coded:
@@ -135,13 +147,15 @@ def load(folder: Path) -> Bundle:
     for name, read in (("format", READ), ("feature_service", (FEATURE_SERVICE,))):
         if manifest.get(name) not in read:
             raise SeminarError(f"bundle.{name}", manifest.get(name), f"is not {read[0]!r}", "export it with this version")
-    spec = Spec(**manifest["spec"])
+    spec = Spec.read(manifest["spec"])
     model = spec.click()
     model.load_state_dict(load_file(folder / WEIGHTS), assign=True)  # the file's own pages: processes share them
-    items, queries = _table(folder, "items"), _table(folder, "queries")
+    items, queries = _table(folder, "items", spec), _table(folder, "queries", spec)
     for name, table in (("items", items), ("queries", queries)):
         lengths = {len(table.parts), len(table.cells), len(table.codes), len(table.bias)}
-        if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1:
+        sides = len(spec.compared()) * (table is items)
+        fit = table.alike.shape == (sides, *table.parts.shape)
+        if table.parts.shape != (len(table.ids) + 1, spec.dim) or len(lengths) > 1 or not fit:
             raise SeminarError(f"bundle.{name}", table.parts.shape, "does not fit its ids", "publish it again")
     vocabulary = np.load(folder / VOCABULARY, mmap_mode="r")
     with np.load(folder / TYPES) as stored:
@@ -150,8 +164,16 @@ def load(folder: Path) -> Bundle:
     return Bundle(folder.name, manifest, spec, model.eval(), items, queries, books, types, vocabulary, golden)
 
 
-def _table(folder: Path, name: str) -> Table:
-    return Table(*(np.load(folder / f"{name}.{field.name}.npy", mmap_mode="r") for field in dataclasses.fields(Table)))
+def _table(folder: Path, name: str, spec: Spec) -> Table:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(Table):
+        file = folder / f"{name}.{field.name}.npy"
+        if field.name == "alike" and not file.exists():  # former formats: item parts are all that tiers compare
+            parts = unit(np.asarray(found["parts"]))[None]
+            found["alike"] = parts[: len(spec.compared()) * (name == "items")]
+        else:
+            found[field.name] = np.load(file, mmap_mode="r")
+    return Table(**found)
 
 
 def card(manifest: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from features.history import Histories
 DAY_MS = 86_400_000
 LEAST_NEGATIVES = 6
 MODALITIES = ("id", "attribute", "text", "image", "query")
+COMPARED = ("item", "id", "attribute", "text", "image")
+"""What tiers can compare (`model.nn.tiers`): item parts, and what a modality says of an item."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,17 @@ class ModelConfig:
     history: int = 0  # ablation: only the newest behaviours exist; 0: all
     without: str = ""  # ablation: MODALITIES taken away, separated by commas
     counters: bool = True  # ablation: false: the click model's heads are not told how often a user met an item or its type
-    tiers: bool = True  # the heads are told how much of the history is how similar to a candidate (model.nn.tiers)
+    tiers: str = "item,attribute"  # of COMPARED: by what the heads are told how much of a history is how similar
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 
     def __post_init__(self) -> None:
         for name in filter(None, self.without.split(",")):
             if name not in MODALITIES:
                 raise SeminarError("setting without", name, "is no modality", f"use some of {', '.join(MODALITIES)}")
+        for name in filter(None, self.tiers.split(",")):
+            if name not in COMPARED:
+                remedy = f"use some of {', '.join(COMPARED)}, or '' for none"
+                raise SeminarError("setting tiers", name, "is nothing that tiers compare", remedy)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from model.nn.attention import TargetAttention, gap_buckets
 from model.nn.click import ClickModel, Evidence
 from model.nn.features import plain
 from model.nn.inputs import History, Interest, Seen
+from model.nn.modalities import ItemEncoder
 from model.nn.tiers import BINS, DAYS
 from model.train.dataset import Dataset
 from model.train.moments import Moments
@@ -65,8 +66,9 @@ def score(
     told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types, source)
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
     counts = torch.from_numpy(item_rows > 0)
-    alike = _tiers(item, browsed, gap, counts) if model.tiers else item[..., :0]
-    return model.combine(Evidence(long, recent, item, query, told, alike), bias)
+    compared = [_sides(model, dataset, vocabulary, rows, item.shape[-1]) for rows in (candidates, item_rows)]
+    alike = [_tiers(one, other, gap, counts) for one, other in zip(*compared, strict=True)]
+    return model.combine(Evidence(long, recent, item, query, told, torch.cat([item[..., :0].detach(), *alike], -1)), bias)
 
 
 @torch.no_grad()
@@ -81,6 +83,14 @@ def _tiers(item: Tensor, browsed: Tensor, gap: Tensor, counts: Tensor) -> Tensor
         empty, place, upper = torch.zeros(*item.shape[:2], BINS), below.long(), at - below
         rows.append(empty.scatter_add(2, place, one * (1 - upper)).scatter_add(2, place + 1, one * upper))
     return torch.cat(rows, -1).log1p() / 5
+
+
+@torch.no_grad()
+def _sides(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints, d: int) -> list[Tensor]:
+    """What tiers compare [..., d] of rows (any shape), each encoded by itself."""
+    item, modalities = model.backbone.items.encode(dataset.item_inputs(np.maximum(rows.ravel(), 1), vocabulary))
+    named = dict(zip(ItemEncoder.modalities, modalities.unbind(1), strict=True), item=item)
+    return [named[name].view(*rows.shape, d) for name in model.tiers]
 
 
 def _items(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints) -> Tensor:

@@ -58,7 +58,8 @@ class Backbone(nn.Module):
         tokens = tokens * self.asks
         no_query = torch.zeros_like(tokens[:1]) if len(tokens) else torch.zeros(1, 1, dtype=torch.long)
         queries = torch.cat([self.queries(no_query), self.queries(tokens)]) if len(tokens) else self.queries(no_query)
-        return Parts(torch.cat([self.no_item.unsqueeze(0), self.items(items)]), queries)
+        item, modalities = self.items.encode(items)
+        return Parts(torch.cat([self.no_item.unsqueeze(0), item]), queries, modalities=modalities.detach())
 
     def interest(self, targets: Targets, history: History, parts: Parts, seen: Seen) -> Interest:
         """Attend targets over what the search unit gives each of them to see."""

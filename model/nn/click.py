@@ -1,6 +1,6 @@
 """The click model: the backbone's long interest, the recent 50, the target and the context, to a log-odds.
 
-Letters: t moments, c candidates, d width, h heads.
+Letters: t moments, c candidates, d width, h heads, s what tiers compare.
 """
 
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from model.nn.backbone import Backbone, last
 from model.nn.dropout import Dropout
 from model.nn.features import COUNTERS, PLAIN, plain
 from model.nn.inputs import History, Interest, Parts, Seen, Targets
-from model.nn.tiers import TIERS, tiers
+from model.nn.tiers import TIERS, compared, tiers
 from model.nn.units import EXTRA
 
 POSITIONS = 32
@@ -30,7 +30,7 @@ def rated(labels: dict[str, int]) -> int:
 
 class Evidence(NamedTuple):
     """What speaks for candidates: long and recent interest, item and query parts [t, c, d], plain features [t, c, 31],
-    tiers [t, c, 33] (no column where the model does without)."""
+    tiers [t, c, 33 s] (no column where the model does without)."""
 
     long: Interest
     recent: Interest
@@ -44,7 +44,7 @@ class ClickModel(nn.Module):
     """A click's log-odds. Item and query parts may come encoded (serving) or from `backbone.parts` (training).
 
     Without `counters` nothing tells the heads how often a user met an item or its type, unless attention does;
-    without `tiers` nothing tells them how much of a history is similar to it.
+    tiers: by what they are told how much of a history is similar to it (`model.config.COMPARED`), if by anything.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ClickModel(nn.Module):
         id_rows: int,
         dropout: float = 0.0,
         counters: bool = True,
-        tiers: bool = False,
+        tiers: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -63,7 +63,7 @@ class ClickModel(nn.Module):
         self.tiers = tiers
         self.dropout = Dropout(dropout)
         self.recent = TargetAttention(dim, heads)
-        scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + TIERS * tiers + PLAIN
+        scalars = 2 * heads + EXTRA.get(backbone.search, 0) + 1 + TIERS * len(tiers) + PLAIN
         # Two heads: one that reads vectors as well learns items by heart before it has learned what counters say. The wide
         # one is trained first, alone (`model.train.wide`); the other, silent at first, learns what that leaves over.
         self.head = _mlp(6 * dim + scalars, 128, dim, silent=True)
@@ -131,7 +131,7 @@ class ClickModel(nn.Module):
         long = self.backbone.interest(Targets(target, items, queries), history, parts, seen)
         recent = self.recent(target, parts, history, seen, last(seen, self.backbone.recent))
         told = plain(items, queries, popularity, history, seen, types, source)
-        alike = tiers(items, parts.item, history, seen) if self.tiers else item[..., :0]
+        alike = tiers(items, compared(self.tiers, parts), history, seen) if self.tiers else item[..., :0]
         return Evidence(long, recent, item, query, told, alike)
 
 
@@ -142,7 +142,7 @@ def _attended(found: Evidence) -> Tensor:
 
 
 def _told(found: Evidence) -> Tensor:
-    """Scalars that are given, [t, c, 33 + 31]: tiers, plain features."""
+    """Scalars that are given: tiers, plain features [t, c, 31]."""
     return torch.cat([found.tiers, found.plain], -1)
 
 

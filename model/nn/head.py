@@ -48,7 +48,7 @@ class Head:
     ) -> Floats:
         """Log-odds [2, c] of candidates from the catalogue and of the same as a list that is shown (SAMPLED, IMPRESSED).
 
-        item [c, d] and query [1, d] parts; alike [c, 33]: tiers, or no column; counted [c, 18], popularity [c, 5]; about:
+        item [c, d] and query [1, d] parts; alike [c, 33 s]: tiers, or no column; counted [c, 18], popularity [c, 5]; about:
         context [1, 6]; bias [c]: the items' own.
         """
         same = np.append(about[0], np.array([searched, 0], np.float32))

@@ -43,11 +43,15 @@ class Frozen(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Encoded once a step: item parts [1 + i, d] (row 0: a search, no item), query parts [1 + q, d] (row 0: none)."""
+    """Encoded once a step: item parts [1 + i, d] (row 0: a search, no item), query parts [1 + q, d] (row 0: none).
+
+    modalities [i, m, d]: what each modality says of the items, of `ItemEncoder.modalities`; without a gradient.
+    """
 
     item: Tensor
     query: Tensor
     frozen: Frozen | None = None
+    modalities: Tensor | None = None
 
 
 class Targets(NamedTuple):

@@ -79,11 +79,15 @@ class ItemEncoder(nn.Module):
 
     def forward(self, items: ItemInputs) -> Tensor:
         """Item parts [n, d]; an item of which nothing is known gets a learned vector."""
+        return self.encode(items)[0]
+
+    def encode(self, items: ItemInputs) -> tuple[Tensor, Tensor]:
+        """Item parts [n, d], and what each modality says [n, m, d], as `modality_vectors`."""
         vectors, present = self.modality_vectors(items)
         # Times the number of what is present: equal gates make a plain sum.
         weights = self.gates(vectors, present) * present.sum(1, keepdim=True)
         part = (weights.unsqueeze(2) * vectors).sum(1)  # many small matrix products would take three times as long
-        return torch.where(present.any(1, keepdim=True), part, self.nothing)
+        return torch.where(present.any(1, keepdim=True), part, self.nothing), vectors
 
 
 class QueryEncoder(nn.Module):

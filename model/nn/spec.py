@@ -1,6 +1,7 @@
 """The shapes of a model, as they stand beside its weights, and how to build it from them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from model.nn.backbone import Backbone
 from model.nn.click import ClickModel
@@ -24,7 +25,13 @@ class Spec:
     history: int = 0  # the newest behaviours that exist for the model; 0: all
     without: str = ""
     counters: bool = True
-    tiers: bool = False  # as it was before there were any
+    tiers: str = ""  # what they compare; as it was before there were any
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> "Spec":
+        """From what was stored as `asdict`; tiers were of item parts, or none, before they had names."""
+        tiers = stored.get("tiers", "")
+        return cls(**{**stored, "tiers": "item" * tiers if isinstance(tiers, bool) else tiers})
 
     def backbone(self) -> Backbone:
         """A new backbone."""
@@ -47,6 +54,10 @@ class Spec:
         """A new Pretraining Search Unit."""
         return PSU(self.backbone(), self.dim, self.heads)
 
+    def compared(self) -> tuple[str, ...]:
+        """What tiers compare: names of `model.config.COMPARED`."""
+        return tuple(name for name in self.tiers.split(",") if name)
+
     def click(self, dropout: float = 0.0) -> ClickModel:
         """A new click model; dropout is for training only."""
-        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout, self.counters, self.tiers)
+        return ClickModel(self.backbone(), self.dim, self.heads, self.id_rows, dropout, self.counters, self.compared())

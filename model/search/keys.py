@@ -30,6 +30,23 @@ class Coded:
 
 
 @dataclass(frozen=True)
+class Column:
+    """Something [n, ...] of n rows, and of those that were encoded since."""
+
+    table: NDArray[Any]
+    more: NDArray[Any] | None = None
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Any:
+        """What it has at rows (any shape)."""
+        if self.more is None:
+            return self.table.take(rows, 0)  # rows of a table: three times as fast as table[rows]
+        taken = self.table.take(np.minimum(rows, len(self.table) - 1), 0)
+        late = rows >= len(self.table)
+        taken[late] = self.more[rows[late] - len(self.table)]
+        return taken
+
+
+@dataclass(frozen=True)
 class Parts:
     """A table of n parts, mapped into memory or not, and `more` that were encoded since: rows n and on. Row 0: "none"."""
 
@@ -52,13 +69,8 @@ class Parts:
         return codes
 
     def _take(self, rows: NDArray[np.integer[Any]], column: str) -> Any:
-        table = getattr(self.table, column)
-        if self.more is None:
-            return table.take(rows, 0)  # rows of a table: three times as fast as table[rows]
-        taken = table.take(np.minimum(rows, len(table) - 1), 0)
-        late = rows >= len(table)
-        taken[late] = getattr(self.more, column)[rows[late] - len(table)]
-        return taken
+        more = None if self.more is None else getattr(self.more, column)
+        return Column(getattr(self.table, column), more).take(rows)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Items and queries of a request as rows of the bundle's mapped tables; those that it does not know stand beside them.
 
-Letters: l ids, m of them unknown to the bundle, d width. Nothing is copied: rows of the tables are what everything after
-this reads. An item that the bundle does not know is encoded from its Feast content, a query from its words; the last of
-them are kept for a while, since encoding a text may cost more than the rest of a request.
+Letters: l ids, m of them unknown to the bundle, d width, s what tiers compare. Nothing is copied: rows of the tables are
+what everything after this reads. An item that the bundle does not know is encoded from its Feast content, a query from its
+words; the last of them are kept for a while, since encoding a text may cost more than the rest of a request.
 """
 
 import time
@@ -18,7 +18,8 @@ from features.record import entity_id, query_text
 from model.bundle import Bundle, Table
 from model.nn.content import contents, text_encoder, tokens, type_of
 from model.nn.modalities import ItemInputs
-from model.search.keys import Coded, Floats, Parts, Rows
+from model.nn.tiers import compared
+from model.search.keys import Coded, Column, Floats, Parts, Rows
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,22 +30,23 @@ KEEP_S = 60.0
 """How long the encoding of an item's content is kept; an item that has no content is asked for again after a second."""
 MOST = 20_000
 One = tuple[Floats, bool, int]
-"""A part [d], whether anything is known of it, and its type."""
-Encoded = tuple[Coded, NDArray[np.bool_], Rows]
-"""The same of several."""
+"""A part and below it the unit vectors that tiers compare [1 + s, d], whether anything is known of it, and its type."""
+Encoded = tuple[Coded, NDArray[np.bool_], Rows, Floats]
+"""The same of several, what tiers compare [s, m, d] at the end."""
 _BLANK: dict[str, Any] = {"title": "", "category": None, "brand": None, "attributes": "{}"}
 
 
 @dataclass(frozen=True)
 class Known:
     """Rows [l] of ids in `parts`; the last m rows are those of `cold`, of which `content` [m] says what is known and
-    `types` [m] what they are (`model.bundle.Types`)."""
+    `types` [m] what they are (`model.bundle.Types`). alike: of the same rows, the s that tiers compare."""
 
     parts: Parts
     rows: tuple[Rows, ...]
     cold: Ids
     content: NDArray[np.bool_]
     types: Rows
+    alike: tuple[Column, ...]
 
     def known(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows stand for something known."""
@@ -133,12 +135,15 @@ class Entities:
             except Exception:  # the store is away: these items are unknown for now, the others are scored
                 rows = [None] * len(missing)
             with torch.inference_mode():
-                parts = self._bundle.model.backbone.items(self.inputs(rows)).numpy()
+                parts = self._bundle.model.backbone.parts(self.inputs(rows), torch.zeros(0, 1, dtype=torch.long))
+            sides = compared(self._bundle.spec.compared(), parts)
+            found = np.stack([parts.item.numpy(), *sides], 1)[1:]
             types = [self._bundle.types.number(type_of(row)) if row else 0 for row in rows]
-            return [(part, row is not None, kind) for part, row, kind in zip(parts, rows, types, strict=True)]
+            return [(part, row is not None, kind) for part, row, kind in zip(found, rows, types, strict=True)]
 
-        parts, known, types = self._items.get(cold.tolist(), encode)
-        return self._bundle.codebooks.code_items(parts), known, types
+        vectors, known, types = self._items.get(cold.tolist(), encode)
+        parts, alike = np.ascontiguousarray(vectors[:, 0]), np.ascontiguousarray(np.moveaxis(vectors[:, 1:], 1, 0))
+        return self._bundle.codebooks.code_items(parts), known, types, alike
 
     def _encode_queries(self, cold: Ids, asked: str | None) -> Encoded:
         own = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
@@ -156,10 +161,10 @@ class Entities:
                 hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
                 backbone = self._bundle.model.backbone
                 parts = backbone.queries(torch.from_numpy(hashed) * backbone.asks).numpy()
-            return [(part, bool(text), 0) for part, text in zip(parts, words, strict=True)]
+            return [(part, bool(text), 0) for part, text in zip(parts[:, None], words, strict=True)]
 
-        parts, known, types = self._queries.get(cold.tolist(), encode)
-        return self._bundle.codebooks.code_queries(parts), known, types
+        vectors, known, types = self._queries.get(cold.tolist(), encode)
+        return self._bundle.codebooks.code_queries(vectors[:, 0]), known, types, self._bundle.queries.alike
 
 
 class Kept:
@@ -169,7 +174,7 @@ class Kept:
         self._held: dict[int, tuple[One, float]] = {}
 
     def get(self, ids: list[int], encode: Callable[[list[int]], list[One]]) -> tuple[Floats, NDArray[np.bool_], Rows]:
-        """Parts [m, d], whether anything is known of each [m], and what each is [m]."""
+        """Vectors [m, 1 + s, d], whether anything is known of each [m], and what each is [m]."""
         now, held = time.monotonic(), self._held
         found = {i: kept for i in ids if (kept := held.get(i)) and kept[1] > now}
         missing = [i for i in ids if i not in found]
@@ -188,9 +193,11 @@ def _rows(table: Table, ids: tuple[Ids, ...], encode: Callable[[Ids], Encoded]) 
     rows = tuple(table.rows(some) for some in ids)
     missing = [some[found < 0] for some, found in zip(ids, rows, strict=True)]
     if not any(len(some) for some in missing):
-        return Known(Parts(table.coded), rows, np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, np.int32))
+        none = np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, np.int32)
+        return Known(Parts(table.coded), rows, *none, tuple(Column(side) for side in np.asarray(table.alike)))
     cold = np.unique(np.concatenate(missing))
-    coded, known, types = encode(cold)
+    coded, known, types, alike = encode(cold)
     for found, late in zip(rows, missing, strict=True):
         found[found < 0] = len(table.parts) + np.searchsorted(cold, late)
-    return Known(Parts(table.coded, coded), rows, cold, known, types)
+    sides = tuple(map(Column, np.asarray(table.alike), alike))
+    return Known(Parts(table.coded, coded), rows, cold, known, types, sides)

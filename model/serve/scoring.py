@@ -92,7 +92,7 @@ class Scoring:
         newest = np.arange(len(records) - 1, max(-1, len(records) - 1 - self._last), -1, dtype=np.int32)
         recent = self._recent.attend(self._recent.fold(item + words)[0], tables, past, newest[None])
         clock.lap("attention")
-        alike = self._alike(item, items, past, time, time_ms)
+        alike = self._alike(items, past, time, time_ms)
         clock.lap("tiers")
         odds = self._odds(long, recent, item, words, alike, items, queries, past, time, time_ms, bool(asked[0]))
         rates = 1 / (1 + np.exp(-(self._scale * odds[self._rated] + self._shift)))
@@ -132,11 +132,9 @@ class Scoring:
             self._bias(items, rows),
         ).astype(np.float64)
 
-    def _alike(self, item: Floats, items: Known, past: Past, time: NDArray[np.int64], now: int) -> Floats:
-        """Tiers [c, 33] of candidates' item parts [c, d]; no column where the model does without."""
-        if not self._bundle.spec.tiers:
-            return item[:, :0]
-        return tiers_of_moment(item, items.parts, past.item, time, now)
+    def _alike(self, items: Known, past: Past, time: NDArray[np.int64], now: int) -> Floats:
+        """Tiers [c, 33 s] of candidates; no column where the model does without."""
+        return tiers_of_moment(items.rows[1], items.alike, past.item, time, now)
 
     def _popularity(self, items: Known, rows: Rows, types: Rows) -> Floats:
         """Popularity [c, 5] of candidates; of an item that the bundle does not know only its type's is known."""

@@ -57,7 +57,7 @@ def read(folder: Path) -> Checkpoint:
     weights = load_file(folder / WEIGHTS)
     facts = json.loads((folder / FACTS).read_text())
     ids = weights.pop(_IDS).numpy().view(np.uint64)
-    return Checkpoint(Spec(**facts["spec"]), weights, ids, facts)
+    return Checkpoint(Spec.read(facts["spec"]), weights, ids, facts)
 
 
 def digest(folder: Path) -> str:
@@ -79,7 +79,7 @@ def fits(checkpoint: Checkpoint, name: str, dataset: Dataset) -> None:
 def spec_of(folder: Path) -> Spec:
     """The shapes of a checkpoint, without its weights; SeminarError where there is none."""
     check(folder)
-    return Spec(**json.loads((folder / FACTS).read_text())["spec"])
+    return Spec.read(json.loads((folder / FACTS).read_text())["spec"])
 
 
 def ids_of(dataset: Dataset, vocabulary: NDArray[np.int64]) -> NDArray[np.uint64]:

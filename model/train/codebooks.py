@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from features.publish import path, point, publish
 from model.compute import tune
 from model.config import Config, Windows
 from model.nn.backbone import Backbone
+from model.nn.tiers import compared
 from model.search.cells import calibrate as calibrated
 from model.search.choose import recall
 from model.search.codebooks import Codebooks, fit
@@ -50,6 +52,19 @@ def encode_all(backbone: Backbone, dataset: Dataset, rows: Ints, step: int = 409
         items = torch.cat([backbone.no_item.unsqueeze(0), *pieces])
         queries = backbone.parts(dataset.item_inputs(np.ones(0, np.int64), rows), torch.from_numpy(dataset.tokens)).query
     return items.numpy(), queries.numpy()
+
+
+def encode_alike(backbone: Backbone, dataset: Dataset, rows: Ints, names: Sequence[str], step: int = 4096) -> Floats:
+    """Unit vectors [s, n + 1, d] of the whole catalogue that tiers compare; row 0: none."""
+    found = np.zeros((len(names), len(dataset.item_ids) + 1, backbone.no_item.shape[0]), np.float32)
+    nothing = torch.zeros(0, dataset.tokens.shape[1], dtype=torch.long)
+    for start in range(1, len(dataset.item_ids) + 1, step):
+        here = np.arange(start, min(start + step, len(dataset.item_ids) + 1))
+        with torch.no_grad():
+            parts = backbone.parts(dataset.item_inputs(here, rows), nothing)
+        for side, vectors in zip(found, compared(names, parts), strict=True):
+            side[0], side[here] = vectors[0], vectors[1:]
+    return found
 
 
 def population(dataset: Dataset, item_parts: Floats, query_parts: Floats, until_ms: int) -> tuple[Floats, Floats]:

@@ -19,7 +19,7 @@ from model.nn.click import rated
 from model.nn.features import POPULARITY
 from model.search.codebooks import fit
 from model.train import checkpoint
-from model.train.codebooks import calibrate, encode_all, held_out_recall, population
+from model.train.codebooks import calibrate, encode_alike, encode_all, held_out_recall, population
 from model.train.dataset import load
 from model.train.golden import golden
 from model.train.lineage import code
@@ -50,6 +50,7 @@ def export(
     model.load_state_dict(found.weights)
     vocabulary = found.vocabulary(dataset)
     item_parts, query_parts = encode_all(model.eval().backbone, dataset, vocabulary)
+    alike = encode_alike(model.backbone, dataset, vocabulary, model.tiers)
     chosen = json.loads((path(home / "codebooks", codebooks) / "codebooks.json").read_text())["chosen"]
     trained = population(dataset, item_parts, query_parts, windows.t3)
     shape = {"bits": chosen.get("sub_bits", 8), "opq": chosen.get("opq", False)}
@@ -69,7 +70,7 @@ def export(
     kinds = np.zeros(len(hashes) + 1, np.float32)
     kinds[numbers] = popularity[:, 3]  # alike for all items of a type
     types = bundle.Types(hashes[order], kinds)
-    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, numbers)
+    items = bundle.Table.of(dataset.item_ids, coded[0], bias, popularity, numbers, alike)
     zeros = np.zeros((len(query_parts), POPULARITY), np.float32)
     queries = bundle.Table.of(dataset.query_ids, coded[1], zeros[:, 0], zeros, np.zeros(len(zeros), np.int32))
     mine = {row["mode"]: row for row in metrics["methods"] if row["name"] == "seminar"}

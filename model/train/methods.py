@@ -42,7 +42,7 @@ TUNING: tuple[Settings, ...] = (
 """The runs among which validation chooses, the same for every method; the first is the configuration as it is. Three epochs
 learn some of it by heart, which more dropout or decay is against."""
 
-NO_TIERS: Settings = {"model": {"tiers": False}}
+NO_TIERS: Settings = {"model": {"tiers": ""}}
 
 
 def peer(name: str, search: str = "") -> Method:
@@ -74,6 +74,7 @@ ABLATIONS = (
     *(Method(f"seminar-no-{name}", inits=PSU_ONLY, settings={"model": {"without": name}}) for name in MODALITIES),
     Method("seminar-no-counters", inits=PSU_ONLY, settings={"model": {"counters": False}}),
     Method("seminar-no-tiers", inits=PSU_ONLY, settings=NO_TIERS),
+    Method("seminar-item-tiers", inits=PSU_ONLY, settings={"model": {"tiers": "item"}}),
     # What is left without any search: tiers of the whole history, attention to the last ones alone.
     Method("seminar-no-search", "din_recent", inits=PSU_ONLY),
     *(Method(f"seminar-history-{n}", inits=PSU_ONLY, settings={"model": {"history": n}}) for n in (50, 200, 1000)),

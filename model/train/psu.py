@@ -32,6 +32,7 @@ CONTRASTED = 256  # items and pairs of a contrastive batch
 def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") -> Spec:
     """The shapes of a model for a data set with `ids` known items."""
     model = config.model
+    tiers = [name for name in model.tiers.split(",") if name and name not in model.without.split(",")]
     return Spec(
         model.dim,
         model.heads,
@@ -46,7 +47,7 @@ def spec_of(config: Config, dataset: Dataset, ids: int, search: str = "topk") ->
         model.history,
         model.without,
         model.counters,
-        model.tiers,
+        ",".join(tiers),
     )
 
 

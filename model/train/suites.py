@@ -71,7 +71,7 @@ class Suite:
         """The fine-tuning run of a method."""
         psu = None
         if init == "psu":
-            heads: Settings = {"model": {"counters": True, "tiers": True}}  # which a PSU has not: one is enough
+            heads: Settings = {"model": {"counters": True, "tiers": ModelConfig().tiers}}  # which a PSU has not
             encoders: Settings = {"model": tuned.get("model", {})}
             config = merged(self.config, method.settings, encoders, method.psu_settings, heads)
             psu = Run("psu", self.data, self.windows, config, seed)

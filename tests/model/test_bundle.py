@@ -51,20 +51,26 @@ def test_a_bundle_for_another_reader_is_refused(
         bundle.load(copy)
 
 
-def test_a_bundle_from_before_there_were_tiers_still_scores(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("format", "sides"), [(6, 0), (7, 1)])
+def test_a_bundle_of_former_tiers_still_scores(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: int, sides: int
 ) -> None:
     copy = tmp_path / "v000009"
     shutil.copytree(path(trained.home / "bundles", trained.bundle), copy)
     manifest, weights = json.loads((copy / bundle.MANIFEST).read_text()), load_file(copy / bundle.WEIGHTS)
-    assert manifest["spec"]["tiers"] is True
+    compared = manifest["spec"]["tiers"].split(",")
+    assert compared[0] == "item"
+    assert len(compared) > 1
     for name in ("head.0.weight", "mean", "spread"):  # what they have last are tiers, then plain features
         columns = torch.arange(weights[name].shape[-1])
-        kept = (columns < len(columns) - PLAIN - TIERS) | (columns >= len(columns) - PLAIN)
+        first = len(columns) - PLAIN - TIERS * len(compared)
+        kept = (columns < first + TIERS * sides) | (columns >= len(columns) - PLAIN)
         weights[name] = weights[name][..., kept].contiguous()
     save_file(weights, copy / bundle.WEIGHTS)
-    spec = {name: value for name, value in manifest["spec"].items() if name != "tiers"}
-    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, "format": 6, "spec": spec}))
+    for file in copy.glob("*.alike.npy"):
+        file.unlink()
+    spec = {name: value for name, value in manifest["spec"].items() if name != "tiers"} | ({"tiers": True} if sides else {})
+    (copy / bundle.MANIFEST).write_text(json.dumps({**manifest, "format": format, "spec": spec}))
     monkeypatch.setenv("SEMINAR_HOME", str(trained.home))
     answer = Scorer.of(bundle.load(copy), Online()).score("user-2", ["milk-0", "rice-1"], time_ms=trained.windows.end)
     assert len(answer.rates) == 2

@@ -13,7 +13,7 @@ from model.nn.tiers import TIERS
 WIDTH, HEADS = 16, 4
 
 
-def a_model(seed: int, tiers: bool) -> ClickModel:
+def a_model(seed: int, tiers: str) -> ClickModel:
     """A model both of whose heads have something to say."""
     rng = torch.manual_seed(seed)
     model = Spec(WIDTH, HEADS, 10, 5, "topk", 10, 10, 10, 8, 0, tiers=tiers).click().eval()
@@ -27,8 +27,8 @@ def a_model(seed: int, tiers: bool) -> ClickModel:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("count", [1, 37])
 @pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize("tiers", [False, True])
-def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool, tiers: bool) -> None:
+@pytest.mark.parametrize("tiers", ["", "item", "item,id,attribute"])
+def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool, tiers: str) -> None:
     model, rng = a_model(seed, tiers), np.random.default_rng(seed)
     item, long, recent = rng.standard_normal((3, count, WIDTH), np.float32)
     query = rng.standard_normal((1, WIDTH), np.float32) * asked
@@ -37,7 +37,7 @@ def test_the_head_says_what_the_model_says(seed: int, count: int, asked: bool, t
     bias, nothing = rng.standard_normal(count, np.float32), np.empty((count, 0, HEADS), np.float32)
     attended = Attended(long, masses[0], nothing), Attended(recent, masses[1], nothing)
     item[0] = 0  # the norm of nothing
-    alike = rng.standard_normal((count, TIERS * tiers), np.float32)
+    alike = rng.standard_normal((count, TIERS * len(tiers.split(",")) * bool(tiers)), np.float32)
     found = Head(model)(*attended, item, query, alike, asked, *plain, bias)
     interests = [Interest(*(torch.from_numpy(x)[None] for x in some)) for some in attended]
     given = [torch.from_numpy(x)[None] for x in (item, np.repeat(query, count, 0))]

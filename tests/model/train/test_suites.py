@@ -207,9 +207,9 @@ def test_an_ablation_takes_one_more_from_what_tuning_left(home: Path) -> None:
 
 
 def test_tiers_are_ours_alone() -> None:
-    assert all(method.settings.get("model", {}).get("tiers", True) is (method.name == OURS) for method in PEERS)
+    assert all(method.settings.get("model", {}).get("tiers") == (None if method.name == OURS else "") for method in PEERS)
     assert of_search(CONFIG, "seminar") == CONFIG
-    assert of_search(CONFIG, "din_full") == merged(CONFIG, {"model": {"tiers": False}}) != CONFIG
+    assert of_search(CONFIG, "din_full") == merged(CONFIG, {"model": {"tiers": ""}}) != CONFIG
 
 
 def test_unknown_names_are_refused(home: Path) -> None:
