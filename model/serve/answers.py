@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 MOST_CANDIDATES, MOST_EXPLAINED = 1000, 10
@@ -32,11 +33,13 @@ class ScoreRequest(BaseModel):
     )
     method: Literal["auto", "exact"] = Field(default="auto", description="How the past is searched; `exact` for comparison")
 
-    @model_validator(mode="after")
-    def _explained_are_candidates(self) -> "ScoreRequest":
-        if isinstance(self.explain, list) and not set(self.explain) <= set(self.candidates):
-            raise ValueError("explain names what is no candidate")
-        return self
+    @field_validator("explain")
+    @classmethod
+    def _explained_are_candidates(cls, explain: bool | list[str], info: ValidationInfo) -> bool | list[str]:
+        for item in explain if isinstance(explain, list) else ():
+            if item not in info.data.get("candidates", explain):  # candidates that were refused are not here
+                raise PydanticCustomError("no_candidate", "{item} is no candidate", {"item": item})
+        return explain
 
     @property
     def explained(self) -> list[str]:

@@ -128,4 +128,4 @@ async def _asked(request: Request, service: Service) -> ScoreRequest:
         return ScoreRequest.model_validate_json(await request.body())
     except ValidationError as error:
         service.counters.count("seminar_score_requests", "refused")
-        raise Refused(422, refusals.of_validation(list(error.errors()))) from None
+        raise Refused(422, refusals.of_validation(error.errors())) from None

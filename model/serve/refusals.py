@@ -1,6 +1,6 @@
 """Answers that are no 2xx: one exception with a status, one body for all of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -52,11 +52,23 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": WORDS[status]} for status in statuses}
 
 
-def of_validation(errors: list[Any]) -> SeminarError:
-    """The first of pydantic's errors."""
-    first = errors[0]
-    field = ".".join(str(step) for step in first["loc"] if step not in ("body", "path", "query")) or "body"
-    return SeminarError(field, first.get("input", ""), f"is refused: {first['msg']}", "correct the request")
+def of_validation(errors: Sequence[Any], placed: bool = False) -> SeminarError:
+    """What pydantic says of the first field that it refuses.
+
+    placed: the first step of a location is the part of the request that the field is in, as FastAPI has it.
+    """
+    found = [(_steps(error["loc"], placed), error) for error in errors]
+    mine = [one for one in found if one[0][:1] == found[0][0][:1]]
+    steps, error = max(mine, key=lambda one: len(one[0]))  # of a union's errors the deepest: other members fit even less
+    field = ".".join(map(str, steps)) or "body"
+    return SeminarError(field, error.get("input", ""), f"is refused: {error['msg']}", "correct the request")
+
+
+def _steps(location: Sequence[str | int], placed: bool) -> list[str | int]:
+    """A field's name and the places below it."""
+    if placed and len(location) > 1 and isinstance(location[1], str):
+        location = location[1:]  # a body that is a list has places, but no name
+    return [step for i, step in enumerate(location) if i == 0 or isinstance(step, int)]  # a later word: a union's member
 
 
 def install(app: FastAPI) -> None:
@@ -72,7 +84,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(422, of_validation(list(error.errors())))
+        return answer(422, of_validation(error.errors(), placed=True))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -76,23 +76,42 @@ def copy_with_other_rates(kind: Path, version: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "field"),
     [
-        {},
-        {"user": "u"},
-        {"user": "u", "candidates": []},
-        {"user": "", "candidates": ["a"]},
-        {"user": "u", "candidates": "a"},
-        {"user": "u", "candidates": ["a"], "explain": ["b"]},
-        {"user": "u", "candidates": ["a"], "time": "2017-01-01T00:00:00"},
-        {"user": "u", "candidates": ["a"], "unheard": 1},
-        {"user": "u", "candidates": ["a"] * 1001},
+        ([], "body"),
+        ({}, "user"),
+        ({"user": "u"}, "candidates"),
+        ({"user": "u", "candidates": []}, "candidates"),
+        ({"user": "", "candidates": ["a"]}, "user"),
+        ({"user": "u", "candidates": "a"}, "candidates"),
+        ({"user": "u", "candidates": ["a", 5]}, "candidates.1"),
+        ({"user": "u", "candidates": ["a"], "query": 5}, "query"),
+        ({"user": "u", "candidates": ["a"], "explain": "a"}, "explain"),
+        ({"user": "u", "candidates": ["a"], "explain": ["a", ""]}, "explain.1"),
+        ({"user": "u", "candidates": ["a"], "time": "2017-01-01T00:00:00"}, "time"),
+        ({"user": "u", "candidates": ["a"], "unheard": 1}, "unheard"),
+        ({"user": "u", "candidates": ["a"] * 1001}, "candidates"),
     ],
 )
-def test_a_malformed_body_is_422_and_named(served: Served, body: dict[str, object]) -> None:
+def test_a_malformed_body_is_422_and_its_field_is_named(served: Served, body: object, field: str) -> None:
     answer = httpx.post(served.url + "/v1/score", json=body)
     assert answer.status_code == 422
     assert set(answer.json()["error"]) == {"field", "value", "problem", "remedy"}
+    assert answer.json()["error"]["field"] == field
+
+
+def test_what_is_explained_and_no_candidate_is_named(served: Served) -> None:
+    body = {"user": "u", "candidates": ["a"], "explain": ["a", "b"]}
+    error = httpx.post(served.url + "/v1/score", json=body).json()["error"]
+    assert (error["field"], error["value"]) == ("explain", "['a', 'b']")
+    assert "b is no candidate" in error["problem"]
+
+
+def test_refused_headers_parameters_and_places_of_a_list_are_named(served: Served) -> None:
+    with httpx.Client(base_url=served.url) as http:
+        header = http.post("/v1/score", json={"user": "u", "candidates": ["a"]}, headers={"X-Deadline-Ms": "60001"})
+        answers = header, http.get("/v1/users/u/sequence?limit=-1"), http.post("/inspect/v1/named", json=["a", 5])
+    assert [answer.json()["error"]["field"] for answer in answers] == ["X-Deadline-Ms", "limit", "body.1"]
 
 
 def test_other_bodies(served: Served) -> None:
