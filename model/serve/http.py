@@ -57,7 +57,9 @@ def create_app(
         app.state.admission.close()
         service.close()
 
-    app = FastAPI(title="SEMINAR scorer", version="1", lifespan=lifespan, default_response_class=Json)
+    app = FastAPI(
+        title="SEMINAR scorer", version="1", lifespan=lifespan, default_response_class=Json, responses=documented(500)
+    )
     app.state.service, app.state.keys = service, keys or Keys(None)
     app.add_middleware(BodyLimits)
     refusals.install(app)

@@ -22,6 +22,7 @@ WORDS = {
     413: "The body is too large",
     415: "The body is no application/json",
     422: "A field is refused",
+    500: "A defect of the service; its log has more",
     503: "No bundle, or the queue is full (Retry-After says when to come again)",
     504: "The deadline passed",
 }
@@ -90,3 +91,9 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         problem = SeminarError("request", f"{request.method} {request.url.path}", f"is refused: {error.detail}", "see /docs")
         return answer(error.status_code, problem, error.headers)
+
+    @app.exception_handler(Exception)  # Starlette raises it again, for the log, and the connection ends
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        what = f"{request.method} {request.url.path}"
+        problem = SeminarError("request", what, f"failed: {type(error).__name__}", "look at the service's log")
+        return answer(500, problem, {"Connection": "close"})

@@ -78,9 +78,24 @@ class Service:
             self._log.close()
 
     def score(self, request: ScoreRequest) -> ScoreAnswer:
-        """Answer a request; SeminarError before the first bundle."""
+        """Answer a request; SeminarError before the first bundle. Its outcome is counted, whatever it is."""
+        try:
+            answer = self._answer(request)
+        except SeminarError:
+            self.counters.count("seminar_score_requests", "unavailable")
+            raise
+        except Exception:
+            self.counters.count("seminar_score_requests", "failed")
+            raise
+        self._count(answer)
+        self.swap.sample(request)
+        if self._log:
+            self._log.offer(request, answer)
+        return answer.as_dict(self.watch.now())
+
+    def _answer(self, request: ScoreRequest) -> Answer:
         moment = request.time.timestamp() if request.time else time.time()
-        answer = self.swap.scorer().score(
+        return self.swap.scorer().score(
             request.user,
             request.candidates,
             query=request.query,
@@ -89,11 +104,6 @@ class Service:
             method=request.method,
             watch=self.watch,
         )
-        self._count(answer)
-        self.swap.sample(request)
-        if self._log:
-            self._log.offer(request, answer)
-        return answer.as_dict(self.watch.now())
 
     def sequence(self, user: str, most: int) -> UserSequence:
         """The newest `most` behaviours of a user, the newest first. LookupError: unknown; SeminarError: store away."""

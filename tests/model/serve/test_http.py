@@ -1,7 +1,10 @@
 import json
+import logging
 import shutil
 import threading
+from logging.handlers import QueueHandler
 from pathlib import Path
+from queue import Queue
 
 import httpx
 import numpy as np
@@ -140,3 +143,30 @@ def test_the_client_says_what_was_refused(served: Served) -> None:
         client.score("u", [])
     with Client("http://127.0.0.1:9", timeout=1) as client, pytest.raises(SeminarError, match="seminar serve"):
         client.score("u", ["a"])
+
+
+def outcomes(http: httpx.Client) -> dict[str, float]:
+    """Requests by outcome, of those that there were."""
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith("seminar_score_requests_total{")]
+    counts = {line.split('"')[1]: float(line.split()[-1]) for line in lines}
+    return {outcome: count for outcome, count in counts.items() if count}
+
+
+def test_what_fails_is_told_in_the_one_body_and_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret")
+
+    logged: Queue[logging.LogRecord] = Queue()
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [QueueHandler(logged)])
+    with httpx.Client(base_url=served.url) as http:
+        assert http.post("/v1/score", json={"user": "u", "candidates": ["a"]}).status_code == 503
+        assert outcomes(http) == {"unavailable": 1}
+        monkeypatch.setattr(served.service.swap, "scorer", broken)
+        answer = http.post("/v1/score", json={"user": "u", "candidates": ["a"]})
+        assert answer.status_code == 500
+        error = answer.json()["error"]
+        assert (error["field"], error["value"]) == ("request", "POST /v1/score")
+        assert "secret" not in answer.text
+        assert "a secret" in logged.get(timeout=30).message
+        assert outcomes(http) == {"unavailable": 1, "failed": 1}
+        assert http.get("/v2/health/ready").json()["error"]["value"] == "GET /v2/health/ready"
