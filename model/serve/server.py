@@ -11,7 +11,9 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import uvicorn
@@ -30,6 +32,7 @@ from model.serve.transport import PatientProtocol
 log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _BACKLOG = 512
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _RESTING_S = 1.0
 
 
@@ -103,7 +106,7 @@ class Parent:
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT, then until the workers have ended."""
-        for name in (signal.SIGTERM, signal.SIGINT):
+        for name in _ENDS:
             signal.signal(name, self._stop)
         for number in self._numbers:
             self._fork(number)
@@ -118,25 +121,33 @@ class Parent:
             self._work.service.counters.worker = number
             self._work.service.counters.count("seminar_workers_restarted")
             time.sleep(_RESTING_S)
-            if not self._stopping:
-                self._fork(number)
+            self._fork(number)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
         for pid in self._running:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended, and `run` is about to note it
+                os.kill(pid, signal.SIGTERM)
 
     def _fork(self, number: int) -> None:
-        ask = die_with_parent()
-        pid = os.fork()
-        if pid:
-            self._running[pid] = number
-            return
+        """Begin a worker, unless all are to end. A signal waits until the worker is known: else it would be passed over."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+        try:
+            pid = None if self._stopping else os.fork()
+            if pid == 0:
+                self._begin(number)
+            if pid:
+                self._running[pid] = number
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+
+    def _begin(self, number: int) -> NoReturn:
         status = 1
         try:
-            for name in (signal.SIGTERM, signal.SIGINT):
+            for name in _ENDS:
                 signal.signal(name, signal.SIG_DFL)
-            if ask:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+            if ask := die_with_parent():
                 ask()
             self._work(number)
             status = 0

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import multiprocessing
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from model.serve.client import Client
 from model.serve.counters import Counters
 from model.serve.freshness import Watch
 from model.serve.refusals import Refused
+from model.serve.server import Parent
 from model.serve.store import Recent, Store, until
 
 
@@ -171,3 +175,53 @@ def test_the_client_gives_up_when_its_deadline_does_not_allow_more(busy: tuple[s
     with Client(url, timeout=5, retries=1) as client, pytest.raises(SeminarError, match="is full"):
         client.health()
     assert len(seen) == 2
+
+
+class Idle:
+    """Workers that only wait to be ended."""
+
+    def __call__(self, number: int) -> None:
+        signal.pause()
+
+
+class Done:
+    """Workers that end at once."""
+
+    def __call__(self, number: int) -> None:
+        pass
+
+
+def end_after_a_fork() -> None:
+    """SIGTERM comes between the fork of the first of three workers and the parent's note of it."""
+    fork = os.fork
+
+    def forked() -> int:
+        if pid := fork():
+            signal.raise_signal(signal.SIGTERM)
+        return pid
+
+    os.fork = forked
+    Parent(3, Idle()).run()  # type: ignore[arg-type]
+
+
+def end_after_a_wait() -> None:
+    """SIGTERM comes between the end of a worker and the parent's note of it."""
+    wait = os.wait
+
+    def waited() -> tuple[int, int]:
+        found = wait()
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    os.wait = waited
+    Parent(1, Done()).run()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", [end_after_a_fork, end_after_a_wait])
+def test_a_signal_between_a_worker_and_the_note_of_it_ends_all(end: Callable[[], None]) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=end)
+    process.start()
+    process.join(60)
+    process.kill()  # it may wait for ever; its workers end with it
+    process.join()
+    assert process.exitcode == 0
