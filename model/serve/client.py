@@ -3,7 +3,9 @@
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
@@ -61,9 +63,8 @@ class Client:
 
     def sequence(self, user: str, limit: int = 100, timeout: float | None = None) -> UserSequence:
         """What a user did, the newest first; SeminarError for an unknown user."""
-        return cast(
-            UserSequence, self._ask("GET", f"/v1/users/{quote(user, safe='')}/sequence?limit={limit}", None, timeout)
-        )
+        named = quote(user, safe="").replace(".", "%2E")  # httpx takes "." and ".." for steps of a path
+        return cast(UserSequence, self._ask("GET", f"/v1/users/{named}/sequence?limit={limit}", None, timeout))
 
     def health(self, timeout: float | None = None) -> Ready:
         """Which bundle answers; SeminarError when none does."""
@@ -72,20 +73,17 @@ class Client:
     def ready(self) -> bool:
         """Whether a bundle answers, asked once."""
         try:
-            return self._http.get("/v2/health/ready", timeout=self._timeout).is_success
-        except httpx.TransportError:
+            return self._send("GET", "/v2/health/ready", None, time.monotonic() + self._timeout).is_success
+        except httpx.RequestError:
             return False
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> Any:
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
         for attempt in range(self._retries + 1):
-            left = max(0.001, end - time.monotonic())
             wait = _PAUSE_S * 2**attempt * random.uniform(0.5, 1.5)  # so that clients of one outage do not come together
             try:
-                response = self._http.request(
-                    method, path, json=body, timeout=left, headers={DEADLINE: str(max(1, int(left * 1000)))}
-                )
-            except httpx.TransportError as error:
+                response = self._send(method, path, body, end)
+            except httpx.RequestError as error:
                 failure = SeminarError(
                     "url", self._url, f"does not answer ({type(error).__name__}: {error})", "start `seminar serve`"
                 )
@@ -93,16 +91,42 @@ class Client:
                 if response.status_code != 503:
                     return _content(response)
                 failure = _failure(response)
-                wait = max(wait, float(response.headers.get("Retry-After", 0)))
+                wait = max(wait, _retry_after(response))
             if attempt == self._retries or time.monotonic() + wait >= end:
                 break
             time.sleep(wait)
         raise failure
 
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, end: float) -> httpx.Response:
+        """The whole answer; httpx.RequestError where it has not come by `end` (`time.monotonic`)."""
+        left = max(0.001, end - time.monotonic())
+        headers = {DEADLINE: str(max(1, int(left * 1000)))}
+        # httpx gives the time to each read alone: an answer that comes in drops would never be late.
+        with self._http.stream(method, path, json=body, timeout=left, headers=headers) as response:
+            response.request.extensions["timeout"]["read"] = max(0.001, end - time.monotonic())
+            pieces = []
+            for piece in response.iter_raw():
+                pieces.append(piece)
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("the answer did not end in time", request=response.request)
+        return httpx.Response(response.status_code, headers=response.headers, content=b"".join(pieces))
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """The seconds that an answer asks to wait, be it in seconds or until a date; 0 where it does not say."""
+    said = response.headers.get("Retry-After", "")
+    if said.isdecimal():
+        return float(said)
+    try:
+        return parsedate_to_datetime(said).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+
 
 def _content(response: httpx.Response) -> Any:
     if response.is_success:
-        return response.json()
+        with suppress(ValueError):
+            return response.json()
     raise _failure(response)
 
 

@@ -134,8 +134,10 @@ def test_a_sequence_is_read(served: Served) -> None:
         assert times == sorted(times, reverse=True)
         assert found["last_event"] == times[0]
         assert all(event["title"] if event["kind"] == "browse" else event["query"] for event in found["behaviours"])
-        with pytest.raises(SeminarError, match="has no sequence"):
-            client.sequence("no/body here")
+        for user in ("no/body here", ".", "..", "a/../b"):
+            with pytest.raises(SeminarError, match="has no sequence") as unknown:
+                client.sequence(user)
+            assert unknown.value.value == user
 
 
 def test_the_client_says_what_was_refused(served: Served) -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -133,21 +134,13 @@ def test_recent_sequences_keep_within_their_bytes() -> None:
     assert len(until(np.zeros(0, RECORD), 5)) == 0
 
 
-@pytest.fixture
-def busy() -> Iterator[tuple[str, list[str]]]:
-    """A server that is too busy twice, then answers."""
-    seen: list[str] = []
+@contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The address of a server that answers every GET so."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append(self.headers["X-Deadline-Ms"])
-            self.send_response(503 if len(seen) < 3 else 200)
-            self.send_header("Retry-After", "0")
-            problem = {"field": "queue", "value": "9", "problem": "is full", "remedy": "come again"}
-            body = json.dumps({"ready": True} if len(seen) > 2 else {"error": problem}).encode()
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            answer(self)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -155,10 +148,29 @@ def busy() -> Iterator[tuple[str, list[str]]]:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def busy() -> Iterator[tuple[str, list[str]]]:
+    """A server that is too busy twice, then answers."""
+    seen: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["X-Deadline-Ms"])
+        request.send_response(503 if len(seen) < 3 else 200)
+        request.send_header("Retry-After", "0" if len(seen) < 2 else "Wed, 21 Oct 2015 07:28:00 GMT")
+        problem = {"field": "queue", "value": "9", "problem": "is full", "remedy": "come again"}
+        body = json.dumps({"ready": True} if len(seen) > 2 else {"error": problem}).encode()
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with answering(answer) as url:
+        yield url, seen
 
 
 def test_the_client_comes_again_within_its_deadline(busy: tuple[str, list[str]]) -> None:
@@ -175,6 +187,36 @@ def test_the_client_gives_up_when_its_deadline_does_not_allow_more(busy: tuple[s
     with Client(url, timeout=5, retries=1) as client, pytest.raises(SeminarError, match="is full"):
         client.health()
     assert len(seen) == 2
+
+
+def test_the_client_does_not_wait_for_an_answer_that_comes_in_drops() -> None:
+    gone = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = b'{"ready": true}' + b" " * 100
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        for byte in body:
+            gone.wait(0.05)
+            with suppress(OSError):
+                request.wfile.write(bytes([byte]))
+
+    with answering(answer) as url, Client(url, timeout=0.5, retries=0) as client:
+        with pytest.raises(SeminarError, match="does not answer"):
+            client.health()
+        gone.set()
+
+
+def test_the_client_names_an_answer_that_is_none() -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "2")
+        request.end_headers()
+        request.wfile.write(b"<>")
+
+    with answering(answer) as url, Client(url) as client, pytest.raises(SeminarError, match="not what the service answers"):
+        client.health()
 
 
 class Idle:
