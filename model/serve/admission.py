@@ -18,7 +18,6 @@ from model.serve.refusals import Refused
 T = TypeVar("T")
 WAITING = 32
 DEADLINE_S = 2.0
-MOST_DEADLINE_S = 60.0
 
 
 class Admission:

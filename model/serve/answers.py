@@ -7,6 +7,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 MOST_CANDIDATES, MOST_EXPLAINED = 1000, 10
+DEADLINE, MOST_DEADLINE_MS = "X-Deadline-Ms", 60_000
+"""The header that says how long (ms) whoever asks will wait, and the most that it may say."""
 Key = Annotated[str, Field(min_length=1, max_length=256)]
 
 

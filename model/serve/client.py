@@ -12,18 +12,17 @@ from urllib.parse import quote
 import httpx
 
 from features.errors import SeminarError
-from model.serve.answers import Ready, ScoreAnswer, UserSequence
+from model.serve.answers import DEADLINE, MOST_DEADLINE_MS, Ready, ScoreAnswer, UserSequence
 
-DEADLINE = "X-Deadline-Ms"
 _PAUSE_S = 0.05
 
 
 class Client:
     """Asks one service. Use it as a context manager; not safe for threads.
 
-    timeout: seconds for a call in all, retries and pauses included. retries: how often a call is repeated that did not
-    reach the service, or that it was too busy for (503: after what Retry-After says, if the deadline allows). Every call
-    only reads, so repeating one is safe.
+    timeout: seconds for a call in all, retries and pauses included; the service computes for 60 at most. retries: how often
+    a call is repeated that did not reach the service, or that it was too busy for (503: after what Retry-After says, if the
+    deadline allows). Every call only reads, so repeating one is safe.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Client:
     def _send(self, method: str, path: str, body: dict[str, Any] | None, end: float) -> httpx.Response:
         """The whole answer; httpx.RequestError where it has not come by `end` (`time.monotonic`)."""
         left = max(0.001, end - time.monotonic())
-        headers = {DEADLINE: str(max(1, int(left * 1000)))}
+        headers = {DEADLINE: str(min(max(1, int(left * 1000)), MOST_DEADLINE_MS))}
         # httpx gives the time to each read alone: an answer that comes in drops would never be late.
         with self._http.stream(method, path, json=body, timeout=left, headers=headers) as response:
             response.request.extensions["timeout"]["read"] = max(0.001, end - time.monotonic())

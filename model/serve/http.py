@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from features.errors import SeminarError
 from model.serve import inspect, refusals
-from model.serve.admission import MOST_DEADLINE_S, Admission
-from model.serve.answers import EXAMPLE, Key, Ready, ScoreAnswer, ScoreRequest, UserSequence
+from model.serve.admission import Admission
+from model.serve.answers import DEADLINE, EXAMPLE, MOST_DEADLINE_MS, Key, Ready, ScoreAnswer, ScoreRequest, UserSequence
 from model.serve.counters import CONTENT_TYPE
 from model.serve.keys import Keys, needs
 from model.serve.refusals import Refused, documented
@@ -29,10 +29,9 @@ from model.serve.service import Service
 from model.serve.transport import BodyLimits
 
 log = logging.getLogger(__name__)
-DEADLINE = "X-Deadline-Ms"
 Deadline = Annotated[
     int,
-    Header(alias=DEADLINE, ge=1, le=int(MOST_DEADLINE_S * 1000), description="How long (ms) whoever asks will wait"),
+    Header(alias=DEADLINE, ge=1, le=MOST_DEADLINE_MS, description="How long (ms) whoever asks will wait"),
 ]
 
 

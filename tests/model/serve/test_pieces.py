@@ -20,6 +20,7 @@ from features.online import Online
 from features.record import RECORD
 from features.state import Watermark, write_watermarks
 from model.serve.admission import Admission
+from model.serve.answers import MOST_DEADLINE_MS
 from model.serve.client import Client
 from model.serve.counters import Counters
 from model.serve.freshness import Watch
@@ -180,6 +181,13 @@ def test_the_client_comes_again_within_its_deadline(busy: tuple[str, list[str]])
     left = [int(x) for x in seen]
     assert len(left) == 3
     assert 5000 >= left[0] > left[1] > left[2] > 0
+
+
+def test_the_client_allows_no_request_more_than_the_service_does(busy: tuple[str, list[str]]) -> None:
+    url, seen = busy
+    with Client(url, timeout=90) as client:
+        client.health()
+    assert seen == [str(MOST_DEADLINE_MS)] * 3
 
 
 def test_the_client_gives_up_when_its_deadline_does_not_allow_more(busy: tuple[str, list[str]]) -> None:
