@@ -6,6 +6,7 @@ worker that takes another's place goes on with its row. Every series is declared
 
 import mmap
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -27,10 +28,9 @@ _COUNTERS = {
     "seminar_workers_restarted": ("Workers that ended and were started again", None, ("",)),
     "seminar_requests_logged": ("Scored requests written to the log", None, ("",)),
 }
-_GAUGES = {
-    "seminar_score_waiting": "Requests that wait or are computed",
-    "seminar_watermark_age_seconds": "Age of the oldest watermark (s); NaN where none is known",
-}
+_GAUGES = {"seminar_score_waiting": "Requests that wait or are computed"}
+_AGES = {"seminar_watermark_age_seconds": "Age of the oldest watermark (s); NaN where none is known"}
+"""Gauges that are set to a moment (s since 1970) and shown as how long ago it is, so that they grow between two looks."""
 
 
 class Counters:
@@ -38,11 +38,12 @@ class Counters:
 
     def __init__(self, workers: int = 1) -> None:
         names = [(name, label) for name, (_, _, labels) in _COUNTERS.items() for label in labels]
-        names += [(name, "") for name in _GAUGES]
+        names += [(name, "") for name in (*_GAUGES, *_AGES)]
         names += [(stage, str(i)) for stage in STAGES for i in range(len(BUCKETS) + 2)]  # ..., +Inf, sum
         self._place = {name: i for i, name in enumerate(names)}
         size = workers * len(names)
         self._rows = np.frombuffer(mmap.mmap(-1, size * 8), np.float64, size).reshape(workers, len(names))
+        self._rows[:, [self._place[name, ""] for name in _AGES]] = np.nan
         self._lock = threading.Lock()
         self.worker = 0
 
@@ -53,7 +54,7 @@ class Counters:
             self._rows[self.worker, place] += by
 
     def set(self, name: str, value: float) -> None:
-        """Set a gauge of this worker."""
+        """Set a gauge of this worker: a value, or the moment (s since 1970) of an age."""
         self._rows[self.worker, self._place[name, ""]] = value
 
     def observe(self, stage: str, seconds: float) -> None:
@@ -71,10 +72,11 @@ class Counters:
             for value in values:
                 counter.add_metric([value] if label else [], totals[self._place[name, value]])
             yield counter
-        for name, words in _GAUGES.items():
+        for name, words in (_GAUGES | _AGES).items():
             gauge = GaugeMetricFamily(name, words, labels=["worker"])
-            for worker, row in enumerate(self._rows):
-                gauge.add_metric([str(worker)], row[self._place[name, ""]])
+            column = self._rows[:, self._place[name, ""]]
+            for worker, value in enumerate(time.time() - column if name in _AGES else column):
+                gauge.add_metric([str(worker)], value)
             yield gauge
         histogram = HistogramMetricFamily("seminar_score_seconds", "Time to answer, by stage", labels=["stage"])
         for stage in STAGES:

@@ -5,6 +5,7 @@ partition counts: a user's own is not known here.
 """
 
 import logging
+import math
 import threading
 import time
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from features.state import Pairing, watermarks
 from model.serve.answers import Freshness
+from model.serve.counters import Counters
 from model.serve.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,9 +24,9 @@ BEHAVIOURS = ("search", "browse")
 class Watch:
     """Looks at watermarks and at the store's identity aside, so that no request waits for either."""
 
-    def __init__(self, store: Store, home: Path, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, store: Store, home: Path, limit_s: float = LIMIT_S, counters: Counters | None = None) -> None:
         self.limit_s = limit_s
-        self._store, self._home = store, home
+        self._store, self._home, self._counters = store, home, counters or Counters()
         self._applied_ms: int | None = None
         self._trouble = ""
         self._stop = threading.Event()
@@ -38,6 +40,8 @@ class Watch:
             log.warning("watermarks are not known: %s: %s", type(error).__name__, error)
             return
         self._applied_ms = min(marks, default=None)
+        moment = math.nan if self._applied_ms is None else self._applied_ms / 1000
+        self._counters.set("seminar_watermark_age_seconds", moment)
 
     def start(self, period: float = 1.0) -> None:
         """Look every `period` seconds until `close`."""

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from features.errors import SeminarError
 from features.record import KIND_SEARCH
 from features.settings import Settings
 from model.bundle import Bundle
 from model.serve.admission import DEADLINE_S, WAITING
-from model.serve.answers import Event, Freshness, Ready, ScoreAnswer, ScoreRequest, UserSequence
+from model.serve.answers import Event, Ready, ScoreAnswer, ScoreRequest, UserSequence
 from model.serve.counters import Counters
 from model.serve.freshness import LIMIT_S, Watch
 from model.serve.requests import RequestLog
@@ -43,7 +41,7 @@ class Service:
         self._settings = settings
         self.store = Store(patience=self.limits.store, recent_bytes=self.limits.recent)
         self.swap = Swap(settings.bundles, self.store, self.counters)
-        self.watch = Watch(self.store, settings.home, self.limits.stale)
+        self.watch = Watch(self.store, settings.home, self.limits.stale, self.counters)
         self._log: RequestLog | None = None
 
     def prepare(self) -> None:
@@ -153,8 +151,6 @@ class Service:
 
     def exposition(self) -> bytes:
         """The metrics of all workers."""
-        fresh: Freshness = self.watch.now()
-        self.counters.set("seminar_watermark_age_seconds", np.nan if fresh["age_s"] is None else fresh["age_s"])
         return self.counters.exposition()
 
     def _count(self, answer: Answer) -> None:

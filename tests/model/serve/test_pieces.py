@@ -18,6 +18,7 @@ import pytest
 from features.errors import SeminarError
 from features.online import Online
 from features.record import RECORD
+from features.settings import settings
 from features.state import Watermark, write_watermarks
 from model.serve.admission import Admission
 from model.serve.answers import MOST_DEADLINE_MS
@@ -26,6 +27,7 @@ from model.serve.counters import Counters
 from model.serve.freshness import Watch
 from model.serve.refusals import Refused
 from model.serve.server import Parent
+from model.serve.service import Service
 from model.serve.store import Recent, Store, until
 
 
@@ -102,6 +104,22 @@ def test_stale_is_an_old_watermark_not_a_quiet_user(home: Path) -> None:
     watch.look()
     assert watch.now()["stale"] is True
     assert [reason.split(":")[0] for reason in watch.degraded()] == ["stale"]
+
+
+def test_each_worker_tells_the_age_of_its_own_watermark_whoever_is_asked(home: Path) -> None:
+    def ages() -> list[float]:
+        lines = [line for line in service.exposition().decode().splitlines() if line.startswith("seminar_watermark_age")]
+        return [float(line.split()[-1]) for line in lines]
+
+    service = Service(settings(), counters=Counters(2))
+    assert np.isnan(ages()).all()
+    write_watermarks(Online(), {"seminar.browse/1": Watermark(9, int(time.time() * 1000) - 100_000)})
+    service.watch.look()
+    service.counters.worker = 1  # another process is asked, which has not looked yet
+    first, second = ages()
+    assert first >= 100
+    assert np.isnan(second)
+    assert ages()[0] > first
 
 
 def test_a_store_that_hangs_counts_as_away_and_the_last_sequence_serves(home: Path) -> None:
