@@ -2,7 +2,8 @@
 
 Sequences, contents of unknown items and words of unknown queries come from history's files, scores from the bundle that
 the answer named. What was read online is known by its digest: where history gives the same records, rates must be the
-same; where it does not (events were applied late, or lost), the difference says what that cost.
+same; where it does not (events were applied late, or lost), the difference says what that cost. Contents have
+no digest: an answer is left out if one that it needs came after it.
 """
 
 from collections import Counter
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from features import requests
 from features.errors import SeminarError
 from features.fences import fences
-from features.history import EVENTS, ITEMS, QUERIES, milliseconds, newest_items, read, read_entities
+from features.history import EVENTS, ITEMS, QUERIES, milliseconds, newest_items, one_of_each, read, read_entities
 from features.publish import path
 from features.record import Records, entity_id, signed, union, unsigned
 from features.requests import Logged, digest
 from features.sequences import packed
 from model import bundle
-from model.serve.entities import Entities
+from model.serve.entities import KEEP_S, Entities
 from model.serve.scoring import Scoring
 from model.serve.store import until
 
@@ -37,7 +38,7 @@ def recompute(home: Path, since_ms: int = 0, most: int = 1_000) -> dict[str, Any
     """Recompute the newest `most` logged requests since a moment.
 
     {"requests", "recomputed", "same_records", "max_difference", "max_difference_same_records", "worst", "left_out": {reason:
-    how many}}; left out are answers that were made without the store, and of bundles that are gone.
+    how many}}; left out are answers that were made without the store, of bundles that are gone, and from before contents.
     """
     wanted = sorted(requests.read(home, since_ms), key=lambda found: found.scored_ms)[-most:]
     left_out: Counter[str] = Counter()
@@ -56,11 +57,15 @@ def recompute(home: Path, since_ms: int = 0, most: int = 1_000) -> dict[str, Any
         except SeminarError:
             left_out[f"bundle {version} is gone"] += len(mine)
             continue
-        scoring = Scoring(loaded, Entities(loaded, _History(home)))
+        history = _History(home)
+        scoring = Scoring(loaded, Entities(loaded, history))
         for found in mine:
             records, same = past.of(found)
             ids = np.array([entity_id(key) for key in found.candidates], np.uint64)
             scored = scoring(records, ids, found.query, found.time_ms, found.method)
+            if history.came(*scored.items.cold.tolist(), *scored.queries.cold.tolist()) > found.scored_ms - KEEP_S * 1000:
+                left_out["contents came after the answer"] += 1
+                continue
             rates = [rate if ok else None for rate, ok in zip(scored.rates.tolist(), scored.known.tolist(), strict=True)]
             differences.append((difference(found.rates, rates), same, found))
     worst = max(differences, key=lambda x: x[0], default=None)
@@ -108,10 +113,11 @@ class _Past:
 
 
 class _History:
-    """History in place of the online store, as far as `Entities` asks one."""
+    """History in place of the online store, as far as `Entities` asks one, and when what it told came."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._came: dict[int, float] = {}
         self.online = self
 
     def ask(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -122,10 +128,18 @@ class _History:
         """The newest content of items by their unsigned ids."""
         found = newest_items(read_entities(self._home, ITEMS, [signed(int(i)) for i in ids]))
         rows = {unsigned(row["item"]): row for row in found.to_pylist()}
+        self._came.update((i, row["arrived"].timestamp() * 1000) for i, row in rows.items())
         return [rows.get(int(i)) for i in ids]
 
     def queries(self, ids: Sequence[int]) -> list[str | None]:
         """Texts of queries by their unsigned ids."""
-        found = read_entities(self._home, QUERIES, [signed(int(i)) for i in ids])
-        rows = {unsigned(row["query"]): row["text"] for row in found.to_pylist()}
-        return [rows.get(int(i)) for i in ids]
+        found = one_of_each(
+            read_entities(self._home, QUERIES, [signed(int(i)) for i in ids]), ["query"], ("arrived",), last=False
+        )
+        rows = {unsigned(row["query"]): row for row in found.to_pylist()}
+        self._came.update((i, row["arrived"].timestamp() * 1000) for i, row in rows.items())
+        return [rows[int(i)]["text"] if int(i) in rows else None for i in ids]
+
+    def came(self, *ids: int) -> float:
+        """When the last of what was told of these ids came (ms since 1970); 0 where nothing was."""
+        return max((self._came.get(i, 0.0) for i in ids), default=0.0)

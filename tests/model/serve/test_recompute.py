@@ -1,11 +1,15 @@
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from features import history
 from features.online import Online
 from features.publish import point
-from features.record import RECORD, entity_id
+from features.record import RECORD, entity_id, signed
 from features.requests import Writer, read
 from features.settings import settings
 from model.serve.answers import ScoreRequest
@@ -17,7 +21,7 @@ from tests.model.conftest import Trained
 @pytest.fixture
 def answered(home: Path, trained: Trained) -> Path:
     """A home with history, whose service has answered and logged some requests."""
-    (home / "history").symlink_to(trained.home / "history")
+    shutil.copytree(trained.home / "history", home / "history")
     point(home / "bundles", "v000001")
     service = Service(settings(), Limits(logged=1.0))
     service.prepare()
@@ -66,6 +70,31 @@ def test_answers_without_the_store_and_of_bundles_that_are_gone_are_left_out(ans
         line.scored_ms += 10
         Writer(answered).write(line)
     assert recompute(answered)["left_out"] == {"the store was away": 1, "bundle v000077 is gone": 1}
+
+
+def told(item: str, arrived: datetime) -> pa.Table:
+    """An item's content as history has it."""
+    schema = history.SCHEMAS[history.ITEMS]
+    row = dict.fromkeys(schema.names) | {"item": signed(entity_id(item)), "item_id": item, "title": "milk"}
+    origin = {"topic": "item", "partition": 0, "offset": 0, "arrived": arrived, "event_timestamp": arrived}
+    return pa.Table.from_pylist([row | {"attributes": "{}"} | origin], schema=schema)
+
+
+def test_answers_before_contents_are_left_out(answered: Path) -> None:
+    former = told("milk-new", datetime.now(UTC) - timedelta(days=1))
+    history.write(answered, history.ITEMS, former, "former")
+    Online().write_items(former)
+    service = Service(settings(), Limits(logged=1.0))
+    service.prepare()
+    service.start(60)
+    service.score(ScoreRequest(user="user-1", candidates=["milk-0", "milk-new"]))
+    service.score(ScoreRequest(user="user-1", candidates=["milk-0", "comes-later"]))
+    service.close()
+    history.write(answered, history.ITEMS, told("comes-later", datetime.now(UTC)), "later")
+    found = recompute(answered)
+    assert (found["requests"], found["recomputed"]) == (8, 7)
+    assert found["left_out"] == {"contents came after the answer": 1}
+    assert found["max_difference_same_records"] <= SAME
 
 
 def test_differences() -> None:
