@@ -38,7 +38,7 @@ class Refused(Exception):
 
 def body(error: SeminarError) -> Error:
     """The body of a refusal."""
-    value = str(error.value)
+    value = str(error.value).encode(errors="backslashreplace").decode()  # half a surrogate pair cannot be written
     shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
     return {"error": {"field": error.field, "value": shown, "problem": error.problem, "remedy": error.remedy}}
 

@@ -47,6 +47,12 @@ def test_a_body_that_is_no_text_is_refused_as_the_document_says(served: Served, 
     assert "400" in documented
 
 
+def test_half_a_surrogate_pair_is_refused_in_words_that_can_be_written(served: Served, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    answer = httpx.post(served.url + "/inspect/v1/named", content=b'["milk \\ud800"]', headers=headers)
+    assert (answer.status_code, answer.json()["error"]["value"]) == (422, "milk \\ud800")
+
+
 @pytest.mark.long
 def test_schemathesis_finds_nothing(served: Served, key: str) -> None:
     point(served.kind, "v000001")
