@@ -60,7 +60,7 @@ def page() -> APIRouter:
     @router.get("/inspect/{name}")
     def part(name: str) -> Response:
         if name not in files:
-            return Response(status_code=404)
+            raise Refused(404, SeminarError("file", name, "is none of the page's", "open /inspect"))
         return FileResponse(files[name], media_type=TYPES[files[name].suffix], headers=HEADERS)
 
     return router

@@ -195,7 +195,8 @@ def test_the_page_loads_nothing_from_elsewhere(served: Served) -> None:
             assert "innerHTML" not in ours
             assert "http://" not in ours
             assert "https://" not in ours
-    assert httpx.get(f"{served.url}/inspect/uPlot.LICENSE").status_code == 404
+    none = httpx.get(f"{served.url}/inspect/uPlot.LICENSE")
+    assert (none.status_code, none.json()["error"]["value"]) == (404, "uPlot.LICENSE")
     assert httpx.get(f"{served.url}/inspect/..%2finspect.py").status_code == 404
     assert {"/inspect/v1/timeline", "/inspect/v1/health"} <= httpx.get(f"{served.url}/openapi.json").json()["paths"].keys()
 
