@@ -70,7 +70,7 @@ export async function show(content, user) {
 
 const lines = (text) =>
   text
-    .split(/[\n,]/)
+    .split("\n") // an id may hold commas
     .map((line) => line.trim())
     .filter(Boolean);
 

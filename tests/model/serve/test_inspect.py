@@ -278,9 +278,9 @@ def test_the_page_in_a_browser(served: Served, trained: Trained) -> None:
         next(b for b in driver.find_elements("css selector", "button") if "match the query" in b.text).click()
         area = driver.find_element("name", "candidates")
         browser.until(driver, lambda: "milk-" in area.get_property("value"), "no candidates")
-        area.send_keys("\nno-such-item")
+        area.send_keys("\nno such, item")
         driver.find_element("css selector", "button.main").click()
-        said = browser.says(driver, "Ranked", "unknown item")
+        said = browser.says(driver, "Ranked", "no such, item", "unknown item")
         rates = [float(line.split(" %")[0].split()[-1]) for line in said.splitlines() if " % " in line and " why " in line]
         assert len(rates) > 1
         assert rates == sorted(rates, reverse=True)
