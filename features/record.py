@@ -33,6 +33,8 @@ Records = NDArray[np.void]
 KIND_SEARCH = 1
 KIND_BROWSE = 2
 CAP = 100_000
+VECTOR_MOST = 1e6
+"""What a number of an item's vector is at most (either sign): no encoder gives more, and sums of squares stay finite."""
 VERSION = 1
 HEADER = 16
 """Bytes before the records."""

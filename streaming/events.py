@@ -16,6 +16,7 @@ from typing import Any
 import fastjsonschema
 import msgspec
 
+from features.record import VECTOR_MOST
 from streaming.decoders import decode, schema
 
 SEARCH, BROWSE, IMPRESSION, ITEM, FORGET = "search", "browse", "impression", "item", "forget"
@@ -24,7 +25,6 @@ SKEW_MS = 86_400_000
 """How far in the future an event's time may lie: a producer's clock, not its imagination."""
 END_MS = 253_402_300_800_000
 """The year 10000, which no RFC 3339 time can name."""
-FLOAT32_MAX = 3.4028234663852886e38
 _CE_TYPES = {f"seminar.{name}.v1": name for name in TYPES}
 _KINDS = {name.encode(): kind for name, kind in _CE_TYPES.items()}
 
@@ -108,8 +108,8 @@ def check(kind: str, data: dict[str, Any]) -> None:
 def _check_vectors(data: dict[str, Any]) -> None:
     for name in ("text_vector", "image_vector"):
         for x in data.get(name, ()):
-            if not abs(x) <= FLOAT32_MAX:
-                raise Invalid(name, x, "must hold finite 32-bit floats")
+            if not abs(x) <= VECTOR_MOST:
+                raise Invalid(name, x, f"must hold numbers from -{VECTOR_MOST:,.0f} to {VECTOR_MOST:,.0f}")
 
 
 def key_field(kind: str) -> str:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.record import VECTOR_MOST
+
 ATTRIBUTES = 8
 TOKENS = 8
 HASHING_WIDTH = 256
@@ -154,23 +156,28 @@ def contents(
 ) -> Contents:
     """Arrays of item rows (features.history.ITEMS). A ready text vector of the encoder's width is taken as it is."""
     rows = list(rows)
-    texts = sorted({row["title"] for row in rows if row["title"] and not row.get("text_vector")})
+    given, pictures = ([_stored(row.get(name)) for row in rows] for name in ("text_vector", "image_vector"))
+    texts = sorted({row["title"] for row, ready in zip(rows, given, strict=True) if row["title"] and not len(ready)})
     place = {text: i for i, text in enumerate(texts)}
     encoded = encode_once(encoder, texts, cache)
     text = np.zeros((len(rows), encoder.width), np.float32)
     image = np.zeros((len(rows), image_width), np.float32)
     text_ok, image_ok = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    for i, row in enumerate(rows):
-        ready = np.frombuffer(row.get("text_vector") or b"", np.float32)
+    for i, (row, ready, picture) in enumerate(zip(rows, given, pictures, strict=True)):
         if len(ready) == encoder.width:
             text[i], text_ok[i] = ready, True
         elif row["title"] in place:
             text[i], text_ok[i] = encoded[place[row["title"]]], True
-        picture = np.frombuffer(row.get("image_vector") or b"", np.float32)
         if image_width and len(picture) == image_width:
             image[i], image_ok[i] = picture, True
     hashed = np.stack([attributes(row, attribute_rows) for row in rows]) if rows else np.zeros((0, ATTRIBUTES), np.int64)
     return Contents(hashed, text, text_ok, _unit(image), image_ok)
+
+
+def _stored(vector: bytes | None) -> Floats:
+    """An item's vector; empty where it has none, or one of numbers that no event may hold."""
+    found = np.frombuffer(vector or b"", np.float32)
+    return found if np.all(np.abs(found) <= VECTOR_MOST) else found[:0]
 
 
 def type_of(row: dict[str, Any]) -> str | None:

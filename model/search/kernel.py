@@ -67,7 +67,7 @@ class Best:
         """queries [t, 1 + q]: scores of the history's queries; least [t]: a threshold to begin with."""
         targets = len(queries)
         self._k = k
-        self._scores, self._places = np.empty((targets, SLOTS * k), np.float32), np.empty((targets, SLOTS * k), np.int32)
+        self._scores, self._places = np.empty((targets, SLOTS * k), np.float32), np.full((targets, SLOTS * k), -1, np.int32)
         self._fill = np.zeros(targets, np.int64)
         self._behaviours = behaviours
         least = np.full(targets, -np.inf, np.float32) if least is None else least.astype(np.float32)
@@ -128,7 +128,7 @@ class Side:
         self._own = [(own, first) for own, first in ((own_items, 0), (own_searches, len(own_items))) if len(own)]
 
     def best(self, k: int) -> tuple[Rows, Floats]:
-        """Places and scores [t, k] of the best, in no order."""
+        """Places and scores [t, k] of the best, in no order; -1 where fewer have a score that is a number."""
         length, targets = len(self._behaviours.order), self._targets
         least = np.full(targets, -np.inf, np.float32)
         stride = length // min(max(length // 8, _SAMPLE), 2 * _SAMPLE)
@@ -147,7 +147,7 @@ class Side:
     def _select(self, k: int, least: Floats, offset: int = 0, stride: int = 1) -> tuple[Places, Floats, Rows]:
         """How many were kept [t], and scores and places [t, slots], the k best of them first."""
         behaviours, targets, compiled = self._behaviours, self._targets, library()
-        scores, places = np.empty((targets, SLOTS * k), np.float32), np.empty((targets, SLOTS * k), np.int32)
+        scores, places = np.empty((targets, SLOTS * k), np.float32), np.full((targets, SLOTS * k), -1, np.int32)
         fill, wide = np.zeros(targets, np.int64), np.full(self._queries.shape[1], np.inf, np.float32)
         wide[:targets] = least
         state = _Best(

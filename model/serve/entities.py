@@ -29,6 +29,8 @@ Ids = NDArray[np.uint64]
 KEEP_S = 60.0
 """How long the encoding of an item's content is kept; an item that has no content is asked for again after a second."""
 MOST = 20_000
+MOST_PART = 1e4
+"""No part that was trained comes near it: content that gives more says nothing."""
 One = tuple[Floats, bool, int]
 """A part and below it the unit vectors that tiers compare [1 + s, d], whether anything is known of it, and its type."""
 Encoded = tuple[Coded, NDArray[np.bool_], Rows, Floats]
@@ -138,6 +140,9 @@ class Entities:
                 parts = self._bundle.model.backbone.parts(self.inputs(rows), torch.zeros(0, 1, dtype=torch.long))
             sides = compared(self._bundle.spec.compared(), parts)
             found = np.stack([parts.item.numpy(), *sides], 1)[1:]
+            sane = np.abs(found).max((1, 2)) < MOST_PART  # false for NaN, of which every sum and search would be NaN, too
+            found[~sane] = 0
+            rows = [row if ok else None for row, ok in zip(rows, sane.tolist(), strict=True)]
             types = [self._bundle.types.number(type_of(row)) if row else 0 for row in rows]
             return [(part, row is not None, kind) for part, row, kind in zip(found, rows, types, strict=True)]
 

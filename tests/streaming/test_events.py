@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.record import query_text
+from features.record import VECTOR_MOST, query_text
 from streaming import decoders
 from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, SKEW_MS, TYPES, Event, Invalid, Message, build, check, parse
 
@@ -81,6 +81,7 @@ def test_an_id_that_is_not_given_comes_from_the_content() -> None:
         (broken(IMPRESSION, body=b'{"user_id":"u","impression_id":"x","items":[]}'), "items"),
         (broken(ITEM, b"i", b'{"item_id":"i","title":"t","text_vector":[1e999]}'), "text_vector"),
         (broken(ITEM, b"i", b'{"item_id":"i","title":"t","text_vector":[1e300]}'), "text_vector"),
+        (broken(ITEM, b"i", b'{"item_id":"i","title":"t","text_vector":[0.5,-1000001]}'), "text_vector"),
         (broken(ITEM, b"i", b'{"item_id":"i","title":"t","image_vector":[1' + b"0" * 400 + b"]}"), "image_vector"),
         (broken(ITEM, b"i", b'{"item_id":"i","title":"t","image_vector":[%s0]}' % (b"0," * 4096)), "image_vector"),
         (broken(ITEM, b"i", b'{"item_id":"i","title":"t","attributes":{"a":1}}'), "attributes.a"),
@@ -108,6 +109,7 @@ def test_the_future_is_refused_beyond_the_skew() -> None:
         (BROWSE, {"dwell_s": float("nan")}),
         (SEARCH, {"query": "\ud800"}),
         (ITEM, {"text_vector": [float("inf")]}),
+        (ITEM, {"image_vector": [0.5, 3e38]}),
         (ITEM, {"title": None}),
     ],
 )
@@ -172,7 +174,7 @@ def test_a_decoder_takes_nothing_that_the_validator_refuses(kind: str, changes: 
     found = decoders.decode(kind, body)
     if found is not None:
         assert found == json.loads(body)
-        if not any(abs(x) > 3e38 for x in found.get("text_vector", ())):
+        if not any(abs(x) > VECTOR_MOST for x in found.get("text_vector", ())):
             check(kind, found)
 
 

@@ -55,6 +55,22 @@ def test_ready_vectors_are_taken_and_missing_ones_are_marked() -> None:
     assert np.linalg.norm(found.image[0]) == pytest.approx(1)
 
 
+def test_a_vector_of_absurd_numbers_is_a_missing_one() -> None:
+    huge = np.array([3e38, -3e38, np.nan], np.float32)
+    rows = [
+        {
+            "title": "milk",
+            "attributes": "{}",
+            "text_vector": np.resize(huge[:2], 256).tobytes(),
+            "image_vector": huge.tobytes(),
+        }
+    ]
+    found = contents(rows, HashingEncoder(), 100, 3)
+    assert np.array_equal(found.text, HashingEncoder().encode(["milk"]))  # as if it had come with its title alone
+    assert not found.image_ok.any()
+    assert not found.image.any()
+
+
 def test_words_of_any_script() -> None:
     assert words("Ice_CREAM, 2%") == ["ice", "cream", "2"]
     assert words("Crème brûlée  МОЛОКО हिन्दी") == ["crème", "brûlée", "молоко", "हिन्दी"]

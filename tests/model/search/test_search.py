@@ -55,6 +55,16 @@ def test_exact_search_is_the_definition(path: str, seed: int, length: int, k: in
     agrees(*exact.plain(folded, keys, k), plain(folded, keys), k)
 
 
+def test_what_has_no_score_retrieves_nothing_and_costs_the_others_nothing(path: str) -> None:
+    keys, folded, _ = some(0, 2000)
+    truth = plain(folded, keys)
+    folded[2] = np.nan
+    places, scores = exact.search(folded, units(keys), 7)
+    assert places[2].tolist() == [-1] * 7
+    others = np.arange(len(folded)) != 2
+    agrees(places[others], scores[others], truth[others], 7)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("d", [8, 20, 16, 64])
 def test_a_search_of_all_cells_is_the_definition(path: str, seed: int, d: int) -> None:

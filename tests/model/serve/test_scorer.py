@@ -9,7 +9,7 @@ import pytest
 from features import history
 from features.online import Online
 from features.publish import path
-from features.record import RECORD, entity_id, signed
+from features.record import RECORD, VECTOR_MOST, entity_id, signed
 from model import bundle
 from model.nn.click import IMPRESSED, SAMPLED
 from model.serve.scorer import Scorer
@@ -88,6 +88,36 @@ def test_a_cold_item_is_scored_from_its_content(scorer: Scorer, trained: Trained
     answer = scorer.score("user-1", ["milk-new", "milk-0"], query="milk", time_ms=trained.windows.end)
     assert answer.reasons == [None, None]
     assert answer.rates[0] is not None
+
+
+@pytest.mark.parametrize("largest", [9e5, 3e38])
+def test_an_item_of_absurd_content_costs_the_others_nothing(scorer: Scorer, trained: Trained, largest: float) -> None:
+    now, key = trained.windows.end, f"huge-{largest}"
+    vector = np.resize(np.array([largest, -largest], np.float32), 256)
+    row = {
+        "item": signed(entity_id(key)),
+        "item_id": key,
+        "title": "milk",
+        "attributes": "{}",
+        "text_vector": vector.tobytes(),
+    }
+    row["event_timestamp"] = datetime(2025, 3, 1, tzinfo=UTC)
+    records = np.zeros(4000, RECORD)
+    records["time"], records["kind"] = now - 1000 * np.arange(4000, 0, -1), 2
+    records["item"] = np.resize(scorer.bundle.items.ids, 4000)
+    Online().append({"user-plain": records})
+    records["item"][::5] = 0
+    Online().append({"user-none": records})
+    records["item"][::5] = entity_id(key)
+    Online().append({"user-huge": records})
+    Online().write_items(pa.Table.from_pylist([row], schema=history.SCHEMAS["items"]))
+    alone, beside = (scorer.score("user-plain", [*ITEMS, *more], time_ms=now).rates for more in ([], [key]))
+    assert beside[: len(ITEMS)] == pytest.approx(alone, abs=1e-6)
+    found = scorer.score("user-huge", ITEMS, time_ms=now).rates
+    assert all(rate is not None and 0 <= rate <= 1 for rate in found)
+    if largest < VECTOR_MOST:  # a vector that no event may hold is missing, the item is its title then; this one is nothing
+        assert beside[-1] is None
+        assert found == pytest.approx(scorer.score("user-none", ITEMS, time_ms=now).rates, abs=1e-6)
 
 
 def test_a_cold_item_of_the_history_is_searched_like_any_other(scorer: Scorer, trained: Trained) -> None:
