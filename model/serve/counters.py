@@ -24,7 +24,7 @@ _COUNTERS = {
     "seminar_score_degraded": ("Answers marked degraded, by reason", "reason", REASONS),
     "seminar_score_candidates": ("Candidates by whether they were scored", "known", ("yes", "no")),
     "seminar_model_swaps": ("Changes of the bundle that answers", None, ("",)),
-    "seminar_model_refused": ("Bundles that were refused", None, ("",)),
+    "seminar_model_refused": ("Times that a bundle was refused", None, ("",)),
     "seminar_workers_restarted": ("Workers that ended and were started again", None, ("",)),
     "seminar_requests_logged": ("Scored requests written to the log", None, ("",)),
 }

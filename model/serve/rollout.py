@@ -6,20 +6,29 @@ from typing import Any
 
 import httpx
 
+LASTING_S = 5.0
+"""How long a refusal must last: one of before the promotion is gone as soon as the scorer looks at the pointer."""
 
-def confirm(scorers: Sequence[str], bundle: str, patience_s: float = 120.0, every_s: float = 1.0) -> dict[str, Any]:
-    """Ask every scorer's /v2/health/ready until it says that it serves the bundle, or refuses it, or patience ends.
+
+def confirm(
+    scorers: Sequence[str], bundle: str, patience_s: float = 120.0, every_s: float = 1.0, lasting_s: float = LASTING_S
+) -> dict[str, Any]:
+    """Ask every scorer's /v2/health/ready until it says that it serves the bundle, or goes on refusing it, or patience ends.
 
     Returns {"served", "scorers": [{"url", "model_version", "why"}], "seconds"}; why: "" for one that serves it.
     """
     begin = time.monotonic()
-    waiting, found = list(scorers), dict[str, dict[str, Any]]()
+    waiting, found, refused_at = list(scorers), dict[str, dict[str, Any]](), dict[str, float]()
     with httpx.Client(timeout=5) as client:
         while waiting:
             for url in tuple(waiting):
-                state = _ask(client, url, bundle)
+                state, now = _ask(client, url, bundle), time.monotonic()
                 found[url] = state
-                if not state["why"] or state["why"].startswith("refuses"):
+                if not state["why"].startswith("refuses"):
+                    refused_at.pop(url, None)
+                elif now - refused_at.setdefault(url, now) >= lasting_s:
+                    waiting.remove(url)
+                if not state["why"]:
                     waiting.remove(url)
             if not waiting or time.monotonic() - begin > patience_s:
                 break

@@ -1,10 +1,12 @@
 """Which bundle answers: follows the pointer, changes over between requests, refuses what does not hold.
 
 1. A thread looks at the pointer every `period` seconds.
-2. A version that it has not tried is verified aside: checksums, its feature service in the registry, its golden requests.
+2. Another version is verified aside: checksums, its feature service in the registry, its golden requests.
 3. It answers the requests that were sampled last, so that it begins compiled, mapped and read.
 4. One assignment replaces the scorer. A request holds the scorer it began with, so no answer mixes versions.
-5. What fails is refused and remembered with its reason; the former scorer serves on.
+5. What fails is refused, with its reason; the former scorer serves on.
+6. What was refused is tried again when the pointer is written anew, and by itself after a while: the cause may have been one
+   of the machine and not of the bundle.
 """
 
 import logging
@@ -17,7 +19,7 @@ import numpy as np
 
 from features.errors import SeminarError
 from features.online import ITEM, QUERY, SEQUENCE
-from features.publish import current, path, verify
+from features.publish import POINTER, current, path, verify
 from model import bundle
 from model.golden import TOLERANCE
 from model.serve.answers import ScoreRequest
@@ -27,6 +29,8 @@ from model.serve.store import Store
 
 log = logging.getLogger(__name__)
 SAMPLES, EVERY = 16, 50
+AGAIN_S, MOST_AGAIN_S = 60.0, 3600.0
+"""When a refused version is tried again by itself, and how far that grows, doubling: trying reads the whole bundle."""
 
 
 class Swap:
@@ -40,13 +44,15 @@ class Swap:
         self._scorer: Scorer | None = None
         self._samples: deque[ScoreRequest] = deque(maxlen=SAMPLES)
         self._seen = 0
+        self._tried: tuple[str | None, int, int] | None = None
+        self._again_at, self._again_s = 0.0, AGAIN_S
         self.refused: dict[str, str] | None = None
         self.swaps = 0
 
     def scorer(self) -> Scorer:
         """The scorer to answer a request with; SeminarError before the first bundle."""
         if self._scorer is None:
-            reason = self.refused["reason"] if self.refused else "no bundle is promoted"
+            reason = self.refused["reason"] if self.refused else "no bundle is promoted, or the first is being read"
             raise SeminarError("bundle", self._bundles, f"cannot be served: {reason}", "run `seminar promote VERSION`")
         return self._scorer
 
@@ -59,22 +65,38 @@ class Swap:
     def look(self) -> None:
         """Follow the pointer once."""
         with self._lock:
-            version = current(self._bundles)
-            serving = self._scorer.version if self._scorer else None
-            if version is None or version == serving or (self.refused and self.refused["version"] == version):
-                return
-            try:
-                fresh = self._prepare(version)
-            except Exception as error:
-                # Whatever is wrong with a bundle, the former one must go on answering.
-                self.refused = {"version": version, "reason": str(error)}
-                self._counters.count("seminar_model_refused")
-                log.error("bundle %s is refused, %s serves on: %s", version, serving, error)
-                return
-            self._scorer, self.refused = fresh, None
-            self.swaps += 1
-            self._counters.count("seminar_model_swaps")
-            log.info("bundle %s serves", version)
+            if version := self._wanted():
+                self._try(version)
+
+    def _wanted(self) -> str | None:
+        """The version to try now, if any."""
+        version = current(self._bundles)
+        if version is None or (self._scorer and self._scorer.version == version):
+            return None
+        pointer = (self._bundles / POINTER).stat()
+        tried = version, pointer.st_mtime_ns, pointer.st_ino
+        if tried != self._tried:
+            self._tried, self._again_s = tried, AGAIN_S
+        elif time.monotonic() < self._again_at:
+            return None
+        return version
+
+    def _try(self, version: str) -> None:
+        serving = self._scorer.version if self._scorer else None
+        self.refused = None  # what was said of it before is no answer to this try
+        try:
+            fresh = self._prepare(version)
+        except Exception as error:
+            # Whatever is wrong with a bundle, the former one must go on answering.
+            self.refused = {"version": version, "reason": str(error)}
+            self._again_at, self._again_s = time.monotonic() + self._again_s, min(2 * self._again_s, MOST_AGAIN_S)
+            self._counters.count("seminar_model_refused")
+            log.error("bundle %s is refused, %s serves on: %s", version, serving, error)
+            return
+        self._scorer = fresh
+        self.swaps += 1
+        self._counters.count("seminar_model_swaps")
+        log.info("bundle %s serves", version)
 
     def _prepare(self, version: str) -> Scorer:
         """Load, check and warm a version; it raises whatever is wrong."""

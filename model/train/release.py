@@ -1,7 +1,8 @@
 """Promotion and rollback of bundles; what they must pass is in `model.train.gate`.
 
 Promotion is one replacement of the pointer file; the log of promotions (`promotions.jsonl` beside it) is what a rollback
-reads. Both are safe to repeat: pointing to what is served already changes nothing.
+reads. Both are safe to repeat: to promote what is pointed to already logs nothing, but writes the pointer anew, so that
+scorers which refused it try again.
 """
 
 import json
@@ -37,7 +38,7 @@ def promote(home: Path, *, bundle: str, reason: str = "promoted", champion: str 
             log.flush()
             os.fsync(log.fileno())
         sync(kind)
-        point(kind, bundle)
+    point(kind, bundle)
     return {"bundle": bundle, "former": former}
 
 

@@ -10,13 +10,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from features.errors import SeminarError
-from features.publish import SUMS, checksums, current, path
+from features.publish import POINTER, SUMS, checksums, current, path
 from model.config import Config
 from model.train.checkpoint import WEIGHTS
 from model.train.ctr import finetune
 from model.train.duel import duel
 from model.train.evaluate import evaluate
 from model.train.gate import Limits, gate
+from model.train.lineage import LOG
 from model.train.release import promote, rollback
 from tests.model.conftest import Trained
 
@@ -35,7 +36,10 @@ def test_promote_and_roll_back(shop: Path) -> None:
     with pytest.raises(SeminarError, match="no former"):
         rollback(shop)
     promote(shop, bundle="v000002")
-    promote(shop, bundle="v000002")  # again changes nothing
+    written = (kind / POINTER).stat().st_mtime_ns
+    promote(shop, bundle="v000002")  # again: scorers that refused it are asked to try again
+    assert (kind / POINTER).stat().st_mtime_ns > written
+    assert len((kind / LOG).read_text().splitlines()) == 2
     assert current(kind) == "v000002"
     assert rollback(shop)["bundle"] == "v000001"
     assert current(kind) == "v000001"
