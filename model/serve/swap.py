@@ -65,7 +65,12 @@ class Swap:
     def look(self) -> None:
         """Follow the pointer once."""
         with self._lock:
-            if version := self._wanted():
+            try:
+                version = self._wanted()
+            except (OSError, ValueError) as error:  # not now; whoever follows it goes on
+                log.error("the pointer in %s cannot be read: %s", self._bundles, error)
+                return
+            if version:
                 self._try(version)
 
     def _wanted(self) -> str | None:

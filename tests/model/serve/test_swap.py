@@ -13,7 +13,7 @@ import pytest
 
 from features.errors import SeminarError
 from features.online import Online
-from features.publish import point
+from features.publish import POINTER, point
 from model import bundle
 from model.serve import swap as swapping
 from model.serve.rollout import confirm
@@ -71,6 +71,33 @@ def test_a_refused_version_is_tried_again_after_a_while(
     exhausted.clear()
     swap.look()
     assert swap.scorer().version == "v000001"
+
+
+def test_whoever_follows_the_pointer_goes_on_where_it_cannot_be_read(
+    kind: Path, swap: Swap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, real = threading.Semaphore(0), swapping.current
+
+    def current(bundles: Path) -> str | None:
+        looked.release()
+        return real(bundles)
+
+    monkeypatch.setattr(swapping, "current", current)
+    (kind / POINTER).mkdir()  # stands for any OSError
+    thread = swap.watch(0.01)
+    try:
+        for _ in range(3):
+            assert looked.acquire(timeout=30)
+        (kind / POINTER).rmdir()
+        point(kind, "v000001")
+        for _ in range(400):
+            if swap.swaps:
+                break
+            threading.Event().wait(0.05)
+        assert swap.scorer().version == "v000001"
+    finally:
+        swap.close()
+        thread.join(30)
 
 
 SERVES, REFUSES = ({"model_version": "v1", "refused": x} for x in (None, {"version": "v2", "reason": "torn"}))
