@@ -5,10 +5,9 @@ what everything after this reads. An item that the bundle does not know is encod
 words; the last of them are kept for a while, since encoding a text may cost more than the rest of a request.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,28 +19,34 @@ from model.nn.content import contents, text_encoder, tokens, type_of
 from model.nn.modalities import ItemInputs
 from model.nn.tiers import compared
 from model.search.keys import Coded, Column, Floats, Parts, Rows
+from model.serve.kept import Kept, One
 
-P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=np.generic)
 
 Ids = NDArray[np.uint64]
-KEEP_S = 60.0
-"""How long the encoding of an item's content is kept; an item that has no content is asked for again after a second."""
-MOST = 20_000
 MOST_PART = 1e4
 """No part that was trained comes near it: content that gives more says nothing."""
-One = tuple[Floats, bool, int]
-"""A part and below it the unit vectors that tiers compare [1 + s, d], whether anything is known of it, and its type."""
-Encoded = tuple[Coded, NDArray[np.bool_], Rows, Floats]
-"""The same of several, what tiers compare [s, m, d] at the end."""
 _BLANK: dict[str, Any] = {"title": "", "category": None, "brand": None, "attributes": "{}"}
+
+
+class Encoded(NamedTuple):
+    """Of m ids their parts, what is known [m], types [m], what tiers compare [s, m, d], what was not read [m], and why in
+    words ("": all was)."""
+
+    coded: Coded
+    known: NDArray[np.bool_]
+    types: Rows
+    alike: Floats
+    unread: NDArray[np.bool_]
+    away: str
 
 
 @dataclass(frozen=True)
 class Known:
     """Rows [l] of ids in `parts`; the last m rows are those of `cold`, of which `content` [m] says what is known and
-    `types` [m] what they are (`model.bundle.Types`). alike: of the same rows, the s that tiers compare."""
+    `types` [m] what they are (`model.bundle.Types`). alike: of the same rows, the s that tiers compare. late [m]: what the
+    store did not say in time, and `away` why."""
 
     parts: Parts
     rows: tuple[Rows, ...]
@@ -49,14 +54,22 @@ class Known:
     content: NDArray[np.bool_]
     types: Rows
     alike: tuple[Column, ...]
+    late: NDArray[np.bool_]
+    away: str = ""
 
     def known(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows stand for something known."""
+        return self._flags(rows > 0, self.content, rows)
+
+    def unread(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows stand for something that the store did not tell of."""
+        return self._flags(np.zeros(len(rows), bool), self.late, rows)
+
+    def _flags(self, found: NDArray[np.bool_], cold: NDArray[np.bool_], rows: Rows) -> NDArray[np.bool_]:
         size = len(self.parts.table.parts)
-        found: NDArray[np.bool_] = rows > 0
-        late = rows >= size
-        if late.any():
-            found[late] = self.content[rows[late] - size]
+        beside = rows >= size
+        if beside.any():
+            found[beside] = cold[rows[beside] - size]
         return found
 
     def take(self, column: NDArray[S], rows: Rows) -> NDArray[S]:
@@ -90,8 +103,8 @@ class Source(Protocol):
     def online(self) -> Contents:
         """Where they are read."""
 
-    def ask(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-        """The result of a read; an exception where it does not come."""
+    def contents(self, read: Callable[[Sequence[int]], list[T]], ids: Sequence[int]) -> tuple[list[T], str]:
+        """What a read says of ids, or of the first of them and in words why of no more."""
 
 
 class Entities:
@@ -131,66 +144,48 @@ class Entities:
         )
 
     def _encode_items(self, cold: Ids) -> Encoded:
+        away = ""
+
         def encode(missing: list[int]) -> list[One]:
-            try:
-                rows = self._store.ask(self._store.online.items, missing)
-            except Exception:  # the store is away: these items are unknown for now, the others are scored
-                rows = [None] * len(missing)
+            nonlocal away
+            found, away = self._store.contents(self._store.online.items, missing)
+            read = np.arange(len(missing)) < len(found)  # the others are unknown for now, and all else is scored
+            rows = [*found, *[None] * (len(missing) - len(found))]
             with torch.inference_mode():
                 parts = self._bundle.model.backbone.parts(self.inputs(rows), torch.zeros(0, 1, dtype=torch.long))
             sides = compared(self._bundle.spec.compared(), parts)
-            found = np.stack([parts.item.numpy(), *sides], 1)[1:]
-            sane = np.abs(found).max((1, 2)) < MOST_PART  # false for NaN, of which every sum and search would be NaN, too
-            found[~sane] = 0
+            vectors = np.stack([parts.item.numpy(), *sides], 1)[1:]
+            sane = np.abs(vectors).max((1, 2)) < MOST_PART  # false for NaN, of which every sum and search would be NaN, too
+            vectors[~sane] = 0
             rows = [row if ok else None for row, ok in zip(rows, sane.tolist(), strict=True)]
             types = [self._bundle.types.number(type_of(row)) if row else 0 for row in rows]
-            return [(part, row is not None, kind) for part, row, kind in zip(found, rows, types, strict=True)]
+            known = [row is not None for row in rows]
+            return list(map(One, vectors, known, types, read.tolist()))
 
-        vectors, known, types = self._items.get(cold.tolist(), encode)
+        vectors, known, types, read = self._items.get(cold.tolist(), encode)
         parts, alike = np.ascontiguousarray(vectors[:, 0]), np.ascontiguousarray(np.moveaxis(vectors[:, 1:], 1, 0))
-        return self._bundle.codebooks.code_items(parts), known, types, alike
+        return Encoded(self._bundle.codebooks.code_items(parts), known, types, alike, ~read, away)
 
     def _encode_queries(self, cold: Ids, asked: str | None) -> Encoded:
-        own = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
+        own: dict[int, str | None] = {entity_id(query_text(asked)): query_text(asked)} if asked and asked.strip() else {}
+        away = ""
 
         def encode(missing: list[int]) -> list[One]:
+            nonlocal away
             elsewhere = [i for i in missing if i not in own]
-            texts: dict[int, str | None] = {}
-            if elsewhere:
-                try:
-                    texts = dict(zip(elsewhere, self._store.ask(self._store.online.queries, elsewhere), strict=True))
-                except Exception:  # the store is away: behaviours of unknown queries count as without one
-                    texts = {}
-            words = [own.get(i) or texts.get(i) or "" for i in missing]
+            found, away = self._store.contents(self._store.online.queries, elsewhere)
+            texts = dict(zip(elsewhere, found, strict=False)) | own  # behaviours of the others count as without a query
+            words = [texts.get(i) or "" for i in missing]
             with torch.inference_mode():
                 hashed = np.stack([tokens(text, self._bundle.spec.token_rows) for text in words])
                 backbone = self._bundle.model.backbone
                 parts = backbone.queries(torch.from_numpy(hashed) * backbone.asks).numpy()
-            return [(part, bool(text), 0) for part, text in zip(parts[:, None], words, strict=True)]
+            known, read = map(bool, words), [i in texts for i in missing]
+            return list(map(One, parts[:, None], known, [0] * len(missing), read))
 
-        vectors, known, types = self._queries.get(cold.tolist(), encode)
-        return self._bundle.codebooks.code_queries(vectors[:, 0]), known, types, self._bundle.queries.alike
-
-
-class Kept:
-    """Encodings by id, each for a while."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, tuple[One, float]] = {}
-
-    def get(self, ids: list[int], encode: Callable[[list[int]], list[One]]) -> tuple[Floats, NDArray[np.bool_], Rows]:
-        """Vectors [m, 1 + s, d], whether anything is known of each [m], and what each is [m]."""
-        now, held = time.monotonic(), self._held
-        found = {i: kept for i in ids if (kept := held.get(i)) and kept[1] > now}
-        missing = [i for i in ids if i not in found]
-        if missing:
-            for i, one in zip(missing, encode(missing), strict=True):
-                found[i] = one, now + (KEEP_S if one[1] else 1.0)
-            if len(held) + len(missing) > MOST:
-                self._held = held = {}
-            held.update((i, found[i]) for i in missing)
-        parts, known, types = zip(*(found[i][0] for i in ids), strict=True)
-        return np.stack(parts), np.array(known, bool), np.array(types, np.int32)
+        vectors, known, types, read = self._queries.get(cold.tolist(), encode)
+        coded = self._bundle.codebooks.code_queries(vectors[:, 0])
+        return Encoded(coded, known, types, self._bundle.queries.alike, ~read, away)
 
 
 def _rows(table: Table, ids: tuple[Ids, ...], encode: Callable[[Ids], Encoded]) -> Known:
@@ -198,11 +193,15 @@ def _rows(table: Table, ids: tuple[Ids, ...], encode: Callable[[Ids], Encoded]) 
     rows = tuple(table.rows(some) for some in ids)
     missing = [some[found < 0] for some, found in zip(ids, rows, strict=True)]
     if not any(len(some) for some in missing):
-        none = np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, np.int32)
-        return Known(Parts(table.coded), rows, *none, tuple(Column(side) for side in np.asarray(table.alike)))
+        none, no = np.empty(0, np.uint64), np.empty(0, bool)
+        sides = tuple(Column(side) for side in np.asarray(table.alike))
+        return Known(Parts(table.coded), rows, none, no, np.empty(0, np.int32), sides, no)
     cold = np.unique(np.concatenate(missing))
-    coded, known, types, alike = encode(cold)
+    found_cold = encode(cold)
     for found, late in zip(rows, missing, strict=True):
         found[found < 0] = len(table.parts) + np.searchsorted(cold, late)
-    sides = tuple(map(Column, np.asarray(table.alike), alike))
-    return Known(Parts(table.coded, coded), rows, cold, known, types, sides)
+    sides = tuple(map(Column, np.asarray(table.alike), found_cold.alike))
+    return Known(
+        *(Parts(table.coded, found_cold.coded), rows, cold, found_cold.known, found_cold.types),
+        *(sides, found_cold.unread, found_cold.away),
+    )

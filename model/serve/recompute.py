@@ -9,7 +9,7 @@ no digest: an answer is left out if one that it needs came after it.
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,6 @@ from model.serve.entities import KEEP_S, Entities
 from model.serve.scoring import Scoring
 from model.serve.store import until
 
-P = ParamSpec("P")
 T = TypeVar("T")
 SAME = 1e-5
 """Rates may differ by this much where the same records were read."""
@@ -120,9 +119,9 @@ class _History:
         self._came: dict[int, float] = {}
         self.online = self
 
-    def ask(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    def contents(self, read: Callable[[Sequence[int]], list[T]], ids: Sequence[int]) -> tuple[list[T], str]:
         """Read at once."""
-        return read(*given, **named)
+        return read(ids), ""
 
     def items(self, ids: Sequence[int]) -> list[dict[str, Any] | None]:
         """The newest content of items by their unsigned ids."""

@@ -17,6 +17,7 @@ from model.serve.scoring import Clock, Scoring
 from model.serve.store import Read, Store
 
 UNKNOWN = "unknown item: no `item` event has come for it"
+AWAY = "unknown for now: the store did not say what it is"
 
 
 @dataclass
@@ -115,17 +116,22 @@ class Scorer:
         clock.lap("sequence")
         ids = np.array([entity_id(key) for key in candidates], np.uint64)
         scored = self.scoring(read.records, ids, query, time_ms, method, clock)
-        known = scored.known.tolist()
+        known, unread = scored.known.tolist(), scored.items.unread(scored.items.rows[1]).tolist()
+        missed = {"items": scored.items.away, "queries": scored.queries.away}
         answer = Answer(
             self.version,
             user,
             candidates,
             [rate if ok else None for rate, ok in zip(scored.rates.tolist(), known, strict=True)],
             [score if ok else None for score, ok in zip(scored.scores.tolist(), known, strict=True)],
-            [None if ok else UNKNOWN for ok in known],
+            [None if ok else AWAY if away else UNKNOWN for ok, away in zip(known, unread, strict=True)],
             read,
             time_ms,
-            [*read.degraded, *(watch.degraded() if watch else ())],
+            [
+                *read.degraded,
+                *(f"store: {what} new to the bundle: {why}" for what, why in missed.items() if why),
+                *(watch.degraded() if watch else ()),
+            ],
         )
         for key in explain:
             place = candidates.index(key)

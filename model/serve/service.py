@@ -156,8 +156,8 @@ class Service:
     def _count(self, answer: Answer) -> None:
         for stage, took in answer.seconds.items():
             self.counters.observe(stage, took)
-        for reason in answer.degraded:
-            self.counters.count("seminar_score_degraded", reason.split(":")[0])
+        for reason in {words.split(":")[0] for words in answer.degraded}:
+            self.counters.count("seminar_score_degraded", reason)
         self.counters.count("seminar_score_requests", "degraded" if answer.degraded else "ok")
         unknown = answer.rates.count(None)
         self.counters.count("seminar_score_candidates", "no", unknown)

@@ -1,13 +1,13 @@
 """Reads of the online store that never hold a request up: what takes too long counts as away.
 
 A sequence that cannot be read is replaced by the last one that was read of the user, if that is still held, and the answer
-says so; else by none.
+says so; else by none. Contents are read in pieces, since one read of thousands would seem to hang.
 """
 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ from features.record import RECORD, Records
 P = ParamSpec("P")
 T = TypeVar("T")
 PATIENCE_S = 0.15
+PIECE, PIECES_S = 200, 1.0
+"""Contents that one read asks for (20 ms of work), and how long a request goes on asking for more."""
 RECENT_BYTES = 64 << 20
 _REST_S = 0.5
 EMPTY = np.empty(0, RECORD)
@@ -62,6 +64,20 @@ class Store:
             future.cancel()
             self._resting_until = time.monotonic() + _REST_S
             raise TimeoutError(f"did not answer within {self._patience:g} s") from None
+
+    def contents(self, read: Callable[[Sequence[int]], list[T]], ids: Sequence[int]) -> tuple[list[T], str]:
+        """What a read says of ids, as far as it comes: of all, or of the first ones and in words why of no more."""
+        found: list[T] = []
+        most = max(PIECES_S, self._patience)
+        end = time.monotonic() + most
+        try:
+            for start in range(0, len(ids), PIECE):
+                if time.monotonic() > end:
+                    raise TimeoutError(f"said {len(found)} of {len(ids)} within {most:g} s")
+                found += self.ask(read, ids[start : start + PIECE])
+        except Exception as error:  # a store that is away costs what is in it, never the answer
+            return found, f"{type(error).__name__}: {error}"
+        return found, ""
 
     def sequence(self, user: str, until_ms: int) -> Read:
         """A user's records up to a moment; never an exception."""

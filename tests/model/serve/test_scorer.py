@@ -1,6 +1,9 @@
 import sqlite3
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +15,8 @@ from features.publish import path
 from features.record import RECORD, VECTOR_MOST, entity_id, signed
 from model import bundle
 from model.nn.click import IMPRESSED, SAMPLED
-from model.serve.scorer import Scorer
+from model.serve.scorer import AWAY, UNKNOWN, Scorer
+from model.serve.store import PIECE
 from model.train import checkpoint
 from model.train.ctr import logits
 from model.train.dataset import load
@@ -147,6 +151,63 @@ def test_a_cold_item_of_the_history_is_searched_like_any_other(scorer: Scorer, t
         truth = (scored.folded @ (past[0] + past[1]).T)[0]  # all are of one kind and gap: the bias is the same for all
         k = scored.places.shape[1]
         assert np.allclose(np.sort(truth[scored.places[0]]), np.sort(truth)[-k:], atol=1e-5)
+
+
+def write_milk(*keys: str) -> None:
+    row = {"event_timestamp": datetime(2025, 3, 1, tzinfo=UTC), "title": "milk", "attributes": "{}"}
+    rows = [row | {"item": signed(entity_id(key)), "item_id": key} for key in keys]
+    Online().write_items(pa.Table.from_pylist(rows, schema=history.SCHEMAS["items"]))
+
+
+def test_content_that_does_not_come_is_said_and_asked_for_again(scorer: Scorer, trained: Trained) -> None:
+    write_milk("milk-away")
+    online, candidates, now = scorer._store.online, ["milk-away", "milk-0"], trained.windows.end
+    real, hold = online.items, threading.Event()
+    online.items = lambda ids: hold.wait(30) and real(ids)  # type: ignore[method-assign,return-value,assignment]
+    answer = scorer.score("user-1", candidates, time_ms=now)
+    assert [words.startswith("store: items") for words in answer.degraded] == [True]
+    assert answer.reasons == [AWAY, None]
+    online.items = real  # type: ignore[method-assign]
+    hold.set()
+    scorer._store._resting_until = 0.0
+    answer = scorer.score("user-1", [*candidates, "no such thing"], time_ms=now)
+    assert (answer.degraded, answer.reasons) == ([], [None, None, UNKNOWN])
+
+
+def test_words_that_do_not_come_are_said(scorer: Scorer, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(ids: object) -> list[str | None]:
+        raise ConnectionError("away")
+
+    records = np.zeros(1, RECORD)
+    records["time"], records["query"], records["kind"] = trained.windows.end - 1, entity_id("a new query"), 1
+    Online().append({"user-asks": records})
+    monkeypatch.setattr(scorer._store.online, "queries", away)
+    answer = scorer.score("user-asks", ["milk-0"], query="another", time_ms=trained.windows.end)
+    assert answer.degraded == ["store: queries new to the bundle: ConnectionError: away"]
+
+
+def test_many_contents_come_in_pieces_and_what_came_is_kept(
+    scorer: Scorer, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"milk-many-{i}" for i in range(5 * PIECE // 2)]
+    write_milk(*keys)
+    online, sizes = scorer._store.online, list[int]()
+    real = online.items
+
+    def items(ids: Sequence[int]) -> list[dict[str, Any] | None]:
+        sizes.append(len(ids))
+        if len(sizes) == 2:
+            raise ConnectionError("away")
+        return real(ids)
+
+    monkeypatch.setattr(online, "items", items)
+    monkeypatch.setattr(scorer._store, "_patience", 30.0)  # the machine may be slow, this is about something else
+    first = scorer.score("user-1", keys, time_ms=trained.windows.end)
+    assert first.reasons.count(None) == PIECE
+    assert first.reasons.count(AWAY) == len(keys) - PIECE
+    second = scorer.score("user-1", keys, time_ms=trained.windows.end)
+    assert (second.degraded, set(second.reasons)) == ([], {None})
+    assert sizes == [PIECE, PIECE, PIECE, PIECE // 2]
 
 
 def test_new_events_change_the_score_without_a_restart(scorer: Scorer, trained: Trained) -> None:
