@@ -106,13 +106,13 @@ class Service:
     def sequence(self, user: str, most: int) -> UserSequence:
         """The newest `most` behaviours of a user, the newest first. LookupError: unknown; SeminarError: store away."""
         try:
-            found = self.store.ask(self.store.online.sequence, user)
+            found = self.store.look(self.store.online.sequence, user)
             if found is None:
                 raise LookupError(user)
             records = found[0]
             chosen = records[::-1][:most]
-            items = self.store.ask(self.store.online.items, chosen["item"].tolist())
-            queries = self.store.ask(self.store.online.queries, chosen["query"].tolist())
+            items = self.store.look(self.store.online.items, chosen["item"].tolist())
+            queries = self.store.look(self.store.online.queries, chosen["query"].tolist())
         except LookupError:
             raise
         except Exception as error:

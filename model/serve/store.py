@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -23,6 +23,8 @@ T = TypeVar("T")
 PATIENCE_S = 0.15
 PIECE, PIECES_S = 200, 1.0
 """Contents that one read asks for (20 ms of work), and how long a request goes on asking for more."""
+LOOK_S, LOOKERS = 2.0, 2
+"""Patience with reads that score nothing, and how many of them go on at once."""
 RECENT_BYTES = 64 << 20
 _REST_S = 0.5
 EMPTY = np.empty(0, RECORD)
@@ -49,7 +51,7 @@ class Store:
     def open(self, online: Online | None = None) -> None:
         """Begin anew, as a forked process must: it has neither the threads nor the connections of its parent."""
         self.online = online or Online()
-        self._pool = ThreadPoolExecutor(4, "store")
+        self._pool, self._lookers = ThreadPoolExecutor(4, "store"), ThreadPoolExecutor(LOOKERS, "look")
         self._resting_until = 0.0
         self._recent = Recent(self._recent_bytes)
 
@@ -59,11 +61,14 @@ class Store:
             raise TimeoutError("did not answer a moment ago")
         future = self._pool.submit(read, *given, **named)
         try:
-            return future.result(self._patience)
-        except Late:
-            future.cancel()
+            return _result(future, self._patience)
+        except TimeoutError:
             self._resting_until = time.monotonic() + _REST_S
-            raise TimeoutError(f"did not answer within {self._patience:g} s") from None
+            raise
+
+    def look(self, read: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+        """The result of a read for who only looks: no score waits behind it, or takes the store for away because of it."""
+        return _result(self._lookers.submit(read, *given, **named), max(LOOK_S, self._patience))
 
     def contents(self, read: Callable[[Sequence[int]], list[T]], ids: Sequence[int]) -> tuple[list[T], str]:
         """What a read says of ids, as far as it comes: of all, or of the first ones and in words why of no more."""
@@ -118,6 +123,14 @@ class Recent:
         """Records and when they were read (s, monotonic)."""
         with self._lock:
             return self._held.get(user)
+
+
+def _result(future: Future[T], patience: float) -> T:
+    try:
+        return future.result(patience)
+    except Late:
+        future.cancel()
+        raise TimeoutError(f"did not answer within {patience:g} s") from None
 
 
 def until(records: Records, time_ms: int) -> Records:

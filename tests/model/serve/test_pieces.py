@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 
 from features.errors import SeminarError
 from features.online import Online
-from features.record import RECORD
+from features.record import RECORD, Records
 from features.settings import settings
 from features.state import Watermark, write_watermarks
+from model.serve import store as storing
 from model.serve.admission import Admission
 from model.serve.answers import MOST_DEADLINE_MS
 from model.serve.client import Client
@@ -27,7 +29,7 @@ from model.serve.counters import Counters
 from model.serve.freshness import Watch
 from model.serve.refusals import Refused
 from model.serve.server import Parent
-from model.serve.service import Service
+from model.serve.service import Limits, Service
 from model.serve.store import Recent, Store, until
 
 
@@ -143,6 +145,26 @@ def test_a_store_that_hangs_counts_as_away_and_the_last_sequence_serves(home: Pa
     hold.set()
     time.sleep(0.6)
     assert store.sequence("u", 9).degraded == []
+
+
+def test_who_looks_at_sequences_takes_no_past_away_from_a_score(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "LOOK_S", 0.1, raising=False)
+    service, hold = Service(settings(), Limits(store=0.1)), threading.Event()
+    real = service.store.online.sequence
+
+    def sequence(user: str) -> tuple[Records, int] | None:
+        if user == "slow":
+            hold.wait(30)
+        return real(user)
+
+    monkeypatch.setattr(service.store.online, "sequence", sequence)
+    with ThreadPoolExecutor(4) as lookers:
+        looks = [lookers.submit(service.sequence, "slow", 10) for _ in range(4)]
+        assert all(isinstance(look.exception(30), SeminarError) for look in looks)
+    read = service.store.sequence("user-1", 1 << 60)
+    hold.set()
+    assert read.degraded == []
+    assert len(read.records) > 0
 
 
 def test_recent_sequences_keep_within_their_bytes() -> None:
