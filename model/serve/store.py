@@ -26,6 +26,8 @@ PIECE, PIECES_S = 200, 1.0
 LOOK_S, LOOKERS = 2.0, 2
 """Patience with reads that score nothing, and how many of them go on at once."""
 RECENT_BYTES = 64 << 20
+RECENT_EACH = 400
+"""Bytes that a sequence takes beside its records, when it is held: most are short."""
 _REST_S = 0.5
 EMPTY = np.empty(0, RECORD)
 
@@ -113,16 +115,20 @@ class Recent:
         """Hold what was read just now."""
         with self._lock:
             former = self._held.pop(user, None)
-            self._bytes += records.nbytes - (former[0].nbytes if former else 0)
+            self._bytes += _bytes(records) - (_bytes(former[0]) if former else 0)
             self._held[user] = records, time.monotonic()
             while self._bytes > self._most and self._held:
                 _, (dropped, _) = self._held.popitem(last=False)
-                self._bytes -= dropped.nbytes
+                self._bytes -= _bytes(dropped)
 
     def get(self, user: str) -> tuple[Records, float] | None:
         """Records and when they were read (s, monotonic)."""
         with self._lock:
             return self._held.get(user)
+
+
+def _bytes(records: Records) -> int:
+    return RECENT_EACH + records.nbytes
 
 
 def _result(future: Future[T], patience: float) -> T:

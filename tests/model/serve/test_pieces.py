@@ -30,7 +30,7 @@ from model.serve.freshness import Watch
 from model.serve.refusals import Refused
 from model.serve.server import Parent
 from model.serve.service import Limits, Service
-from model.serve.store import Recent, Store, until
+from model.serve.store import RECENT_EACH, Recent, Store, until
 
 
 def test_what_would_wait_behind_too_many_is_refused_at_once() -> None:
@@ -168,10 +168,11 @@ def test_who_looks_at_sequences_takes_no_past_away_from_a_score(home: Path, monk
 
 
 def test_recent_sequences_keep_within_their_bytes() -> None:
-    recent = Recent(RECORD.itemsize * 10)
-    for number in range(5):
-        recent.put(f"u{number}", np.zeros(4, RECORD))
-    assert [recent.get(f"u{number}") is not None for number in range(5)] == [False, False, False, True, True]
+    for length in (0, 4, 100):
+        recent = Recent(2 * (RECENT_EACH + RECORD.itemsize * length))
+        for number in [0, 1, 2, 3, 4, 4]:
+            recent.put(f"u{number}", np.zeros(length, RECORD))
+        assert [recent.get(f"u{number}") is not None for number in range(5)] == [False, False, False, True, True]
     assert len(until(np.zeros(0, RECORD), 5)) == 0
 
 
