@@ -18,6 +18,8 @@ from streaming.events import END_MS, Event, Invalid, Message, build, key_field
 
 MILLISECONDS_FROM = 100_000_000_000
 """A number of at least this much is a time in ms, a smaller one in s: 1973 and the year 5138."""
+UNDASHED = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""How a date reads without dashes, by its number of digits; seconds of our time have 10, ms 13."""
 TIME_REMEDY = "write RFC 3339 (2024-05-01T09:30:00Z), or seconds or ms since 1970"
 
 Row = dict[str, Any]
@@ -121,12 +123,22 @@ def moment(field: str, value: object) -> int:
         except ValueError:
             number = math.nan
         if math.isfinite(number):
+            if _undashed(number):
+                raise problem(field, value, "is a date without dashes", TIME_REMEDY)
             return _bounded(field, value, round(number if abs(number) >= MILLISECONDS_FROM else number * 1000))
         try:
             found = datetime.fromisoformat(str(value).strip())
         except ValueError:
             raise problem(field, value, "is no time", TIME_REMEDY) from None
     return _bounded(field, value, round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000))
+
+
+def _undashed(number: float) -> bool:
+    digits = f"{number:.0f}"
+    try:
+        return len(digits) in UNDASHED and 1900 <= datetime.strptime(digits, UNDASHED[len(digits)]).year < 2100
+    except ValueError:
+        return False
 
 
 def _bounded(field: str, value: object, time_ms: int) -> int:

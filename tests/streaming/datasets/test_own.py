@@ -16,7 +16,7 @@ from features.online import Online
 from features.parity import compare
 from features.record import KIND_BROWSE, KIND_SEARCH, entity_id
 from streaming.datasets.own import Own
-from streaming.datasets.rows import read_json_lines
+from streaming.datasets.rows import moment, read_json_lines
 from streaming.deadletters import letters_in_file
 from streaming.events import Invalid, parse
 from streaming.importer import dataset_messages, import_dataset
@@ -42,6 +42,10 @@ BAD = {
     "u1,2024-05-01,a,,long,,": ("dwell_s", "long", "write digits"),
     "u1,2024-05-01,a,,-4,,": ("dwell_s", "-4.0", "bigger than or equal to 0"),
     "u1,1714557700000000,a,,,,": ("timestamp", "1714557700000000", "seconds or ms"),
+    "u1,20240501,a,,,,": ("timestamp", "20240501", "without dashes; write RFC 3339"),
+    "u1,202405011230,a,,,,": ("timestamp", "202405011230", "without dashes"),
+    "u1,20240501123000.0,a,,,,": ("timestamp", "20240501123000.0", "without dashes"),
+    "u1,2024,a,,,,": ("timestamp", "2024", "without dashes"),
     "u1,2024-05-01,a": ("line", "u1,2024-05-01,a", "has 3 fields, the header 7"),
     'u1,2024-05-01,"a"b,,,,': ("line", "", "is no CSV"),
     "u1,2024-05-01,a," + "q" * 1001 + ",,,": ("query", "q" * 1000, "correct the row"),
@@ -90,6 +94,14 @@ def test_a_bad_row_says_what_is_wrong(tmp_path: Path, row: str) -> None:
     field, value, words = BAD[row]
     assert (bad.value.field, bad.value.value) == (field, value)
     assert words in bad.value.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "ms"),
+    [(99_999_999, 99_999_999_000), (874_724_710, 874_724_710_000), (1_714_557_700, 1_714_557_700_000), ("1e10", 10**13)],
+)
+def test_a_number_that_is_no_date_is_seconds(told: object, ms: int) -> None:
+    assert moment("timestamp", told) == ms
 
 
 def test_no_row_is_lost_and_a_corrected_one_is_taken_back(home: Path, tmp_path: Path) -> None:
