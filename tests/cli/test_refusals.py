@@ -269,6 +269,21 @@ def test_a_wrong_settings_file_is_named(
         ("[model]\nwidth = 3\n", "setting", "width"),
         ('[model]\ndim = "64"\n', "setting dim", "64"),
         ('[model]\nwithout = "texts"\n', "setting without", "texts"),
+        ("[modle]\ndim = 32\n", "config", "modle"),
+        ("dim = 32\n", "config", "dim"),
+        ("model = 3\n", "config model", "3"),
+        ("[model]\nheads = 3\n", "setting dim", "64"),
+        ("[model]\ndim = 0\n", "setting dim", "0"),
+        ("[model]\ndim = true\n", "setting dim", "True"),
+        ("[model]\nretrieved = 0\n", "setting retrieved", "0"),
+        ("[model]\ntoken_rows = 1\n", "setting token_rows", "1"),
+        ("[model]\nhistory = -1\n", "setting history", "-1"),
+        ('[model]\nencoder = "/nope"\n', "setting encoder", "/nope"),
+        ("[train]\nusers = 0\n", "setting users", "0"),
+        ("[train]\npsu_epochs = 0\n", "setting psu_epochs", "0"),
+        ("[train]\nlr = nan\n", "setting lr", "nan"),
+        ("[train]\ndecay = inf\n", "setting decay", "inf"),
+        ("[train]\ndropout = 1.0\n", "setting dropout", "1.0"),
     ],
 )
 def test_a_wrong_setting_of_training_is_named(
@@ -277,6 +292,25 @@ def test_a_wrong_setting_of_training_is_named(
     file = tmp_path / "config.toml"
     file.write_text(content)
     said: Any = refusal(homes["shop"], "train", "psu", "--config", str(file))
+    assert (said["field"], value in said["value"]) == (field, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "value"),
+    [
+        (b"[qualty]\nunknown = 0.3\n", "settings", "qualty"),
+        (b"quality = 3\n", "settings quality", "3"),
+        (b"[quality]\nunknown = '0.2'\n", "settings.quality unknown", "0.2"),
+        (b"[quality]\nunknwon = 0.2\n", "settings.quality", "unknwon"),
+        (b"# caf\xe9\n", "settings", "settings.toml"),
+    ],
+)
+def test_a_wrong_table_of_the_home_is_named(
+    refusal: Run, homes: dict[str, Path], tmp_path: Path, content: bytes, field: str, value: str
+) -> None:
+    (tmp_path / "registry.db").touch()
+    (tmp_path / "settings.toml").write_bytes(content)
+    said: Any = refusal(tmp_path, "history", "accept", "2026-01-12", "--reason", "a holiday")
     assert (said["field"], value in said["value"]) == (field, True)
 
 

@@ -63,6 +63,17 @@ errors = {
     "missing": FileNotFoundError(),
     "bug": ZeroDivisionError(),
 }
+from dags.ctr import Usual
+from features.settings import configured
+wrong = Path(sys.argv[1]) / "wrong"
+wrong.mkdir()
+found["baselines"] = [configured(wrong, "ctr", Usual).baselines]
+for told in ('baselines = []', 'baselines = ["din"]', 'baselines = 3', 'baseline = []'):
+    (wrong / "settings.toml").write_text(f"[ctr]\\n{told}\\n")
+    try:
+        found["baselines"].append(configured(wrong, "ctr", Usual).baselines)
+    except SeminarError as error:
+        found["baselines"].append(error.field)
 found["retry"] = {name: policy.evaluate(error, 1, 2).action.value for name, error in errors.items()}
 print(json.dumps(found, default=str))
 """
@@ -165,6 +176,11 @@ def test_refused_data_fail_at_once_and_lost_connections_are_retried(found: dict[
     assert retried == {"connection", "timeout", "locked", "broker", "store"}
     assert all(action in ("retry", "fail") for action in found["retry"].values())
     assert all(task["retries"] for dag in found["dags"].values() for task in dag["tasks"].values())
+
+
+def test_baselines_of_the_settings_are_known_ones(found: dict[str, Any]) -> None:
+    wrong = ["settings.ctr baselines", "settings.ctr baselines", "settings.ctr"]
+    assert found["baselines"] == [["din_full", "din_recent"], [], *wrong]
 
 
 def test_airflow_parses_the_folder_without_this_repositorys_helpers(found: dict[str, Any]) -> None:
