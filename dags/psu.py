@@ -80,7 +80,7 @@ def psu() -> None:
         home, windows = settings().home, given_windows(params)
         config = pin_config(params)
         if waiting := quality.refused(home):
-            remedy = f"look at reports/quality/{waiting[0]}.json, then `seminar history accept {waiting[0]}` or erase it"
+            remedy = f"look at reports/quality/{waiting[0]}.json, then {quality.how_to_accept(waiting[0])} or erase it"
             raise SeminarError("history dates", ", ".join(waiting), "are not as they should be", remedy)
         extra = extra_of(triggering_asset_events, LABELS)
         history = pinned_history(home, params["history"], extra, f"psu-{dag_run.run_id}")

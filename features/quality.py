@@ -7,6 +7,7 @@ Volumes are compared with the median of the dates before, where there are some. 
 `<home>/settings.toml`.
 """
 
+import re
 import statistics
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,11 +49,13 @@ class Limits:
 
 
 def day(date: str) -> int:
-    """The first ms of a date (UTC)."""
+    """The first ms of a date (UTC); SeminarError for what is not written as `date_of` writes it: reports are named so."""
     try:
-        return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() * 1000)
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", date):
+            return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
-        raise SeminarError("date", date, "is none", "write e.g. 2026-01-31") from None
+        pass
+    raise SeminarError("date", date, "is none", "write e.g. 2026-01-31")
 
 
 def date_of(ms: int) -> str:
@@ -194,13 +197,20 @@ def refuse(report: dict[str, Any]) -> None:
             "history date",
             report["date"],
             f"is not as it should be: {bad}; {report['events']} events",
-            f"see reports/quality/{report['date']}.json; if it is right as it is: `seminar history accept {report['date']}`",
+            f"see reports/quality/{report['date']}.json; if it is right as it is: {how_to_accept(report['date'])}",
         )
 
 
+def how_to_accept(date: str) -> str:
+    """The command, for remedies."""
+    return f"`seminar history accept {date} --reason WHY`"
+
+
 def accept(home: Path, date: str, reason: str) -> dict[str, Any]:
-    """Let a date pass whatever its figures are."""
+    """Let a date pass whatever its figures are; SeminarError without a reason."""
     day(date)
+    if not reason.strip():
+        raise SeminarError("--reason", reason, "is empty", "say why the date is right as it is")
     report = reports.load(home, f"quality/{date}")
     if report is None:
         report = check(home, date)

@@ -112,6 +112,9 @@ TABLE: list[tuple[str, list[str], str, str, str]] = [
     ("shop", ["trace", "no-such-event"], "event", "no-such-event", "compare"),
     ("shop", ["lineage"], "bundle", "", "promote one"),
     ("shop", ["history", "accept", "new-year", "--reason", "a holiday"], "date", "new-year", "2026-01-31"),
+    ("shop", ["history", "accept", "20260112", "--reason", "a holiday"], "date", "20260112", "2026-01-31"),
+    ("shop", ["history", "accept", "2026-01-12T12:00", "--reason", "a holiday"], "date", "2026-01-12T", "2026-01-31"),
+    ("shop", ["history", "accept", "2026-01-12", "--reason", ""], "--reason", "", "why the date is right"),
     ("shop", ["keys", "web-shop"], "SEMINAR_API_KEYS", "", "it is made"),
     ("shop", ["serve", "--host", "0.0.0.0", "--port", "0"], "host", "0.0.0.0", "seminar keys"),
     # -- the wrong path

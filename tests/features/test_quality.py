@@ -57,7 +57,7 @@ def test_limits_are_a_table_of_the_homes_settings(tmp_path: Path, monkeypatch: p
     date = quality.date_of(shop.yesterday())
     shop.make(tmp_path, shop.yesterday(), length=4, users=4)
     shop.stream(tmp_path, days.day(shop.yesterday(), users=4, poison="duplicated"))
-    with pytest.raises(SeminarError, match=r"repeats 0\.5 \(limit 0\.2\)"):
+    with pytest.raises(SeminarError, match=rf"repeats 0\.5 \(limit 0\.2\).*history accept {date} --reason WHY"):
         quality.refuse(quality.check(tmp_path, date))
     assert quality.refused(tmp_path) == [date]
     (tmp_path / "settings.toml").write_text("[quality]\nrepeats = 0.6\n")
