@@ -5,8 +5,8 @@ stream has applied all that had happened by the end of it. **check** looks at th
 stops here. **join** writes which of the items shown were clicked, and corrects the dates before for clicks that came
 late. **close** publishes a version of history with all of that.
 
-Emits `seminar://labels` with the date and the version, which triggers `psu`. When nothing is new since the date was
-closed, nothing is emitted. Figures: `reports/quality/<date>.json`, `reports/labels.json`.
+Emits `seminar://labels` with the date and the version, which triggers `psu`. When another run closed the date and nothing
+came since, nothing is emitted. Figures: `reports/quality/<date>.json`, `reports/labels.json`.
 """
 
 from datetime import timedelta
@@ -95,23 +95,30 @@ def labels() -> None:
         return labels.publish(settings().home, since, until, mark)
 
     @task(outlets=[LABELS])
-    def close(date: str, joined: dict[str, Any], params: dict[str, Any] | None = None, outlet_events: Any = None) -> Any:
-        """A version of history with the date in it; skipped when the date was closed before and nothing came since."""
+    def close(
+        date: str,
+        joined: dict[str, Any],
+        params: dict[str, Any] | None = None,
+        dag_run: Any = None,
+        outlet_events: Any = None,
+    ) -> Any:
+        """A version of history with the date in it; skipped when another run closed the date and nothing came since."""
         from airflow.sdk.exceptions import AirflowSkipException
 
+        from features import labels
         from features.compaction import compact
-        from features.reports import load, save
         from features.settings import settings
 
         assert params is not None
         if params["dry"]:
             raise AirflowSkipException("dry run")
         home = settings().home
-        version, former = compact(home)["version"], load(home, "labels") or {}
-        if (former.get("date"), former.get("history")) == (date, version):
-            raise AirflowSkipException(f"{date} was closed before with {version}, and nothing came since")
+        version = compact(home)["version"]
+        found = labels.close(home, date, version, dag_run.run_id, joined)
+        if found is None:
+            raise AirflowSkipException(f"{date} was closed before, and nothing came since {version}")
         outlet_events[LABELS].extra = {"date": date, "history": version}
-        return save(home, "labels", {"date": date, "history": version, **joined})
+        return found
 
     date = pin()
     watermark = wait(date)

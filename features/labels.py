@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import history
+from features import history, reports
 from features.fences import fences
 from features.record import KIND_BROWSE
 from features.sequences import packed
@@ -121,6 +121,19 @@ def clicked(home: Path, since_ms: int, until_ms: int, version: str | None = None
         joined = join(home, since_ms, until_ms, np.iinfo(np.int64).max - CLICK_MS, version)
         found = {_key(row): row["clicked"] for row in joined.to_pylist()} | found
     return found
+
+
+def close(home: Path, date: str, version: str, run: str, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Note in `reports/labels.json` that a run closed a date at a version of history; what was noted.
+
+    None, and nothing is noted, where another run closed the date and that version has been closed with: nothing came since.
+    A run that was killed after this, and is tried again, closes its date again: nobody may have heard of it.
+    """
+    closed: dict[str, list[str]] = (reports.load(home, "labels") or {}).get("closed", {})
+    if date in closed and closed[date][1] != run and version in {known for known, _ in closed.values()}:
+        return None
+    told = {"date": date, "history": version, **facts, "closed": closed | {date: [version, run]}}
+    return reports.save(home, "labels", told)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str]:

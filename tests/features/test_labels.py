@@ -109,3 +109,16 @@ def test_what_a_user_had_forgotten_is_no_label(tmp_path: Path) -> None:
     raise_fence(tmp_path, user_hash("u"), T0 + DAY)
     assert history.read_labels(tmp_path)["user_id"].to_pylist() == ["another"]
     assert set(labels.clicked(tmp_path, T0, T0 + DAY)) == {("another", "theirs")}
+
+
+def test_a_date_is_closed_once_but_again_by_the_run_that_was_killed(tmp_path: Path) -> None:
+    def close(date: str, version: str, run: str) -> bool:
+        found = labels.close(tmp_path, date, version, run, {"written": 0})
+        return found is not None and found["closed"][date] == [version, run]
+
+    assert close("2025-03-03", "v000001", "first")
+    assert close("2025-03-03", "v000001", "first")  # it was killed before anybody heard of it
+    assert not close("2025-03-03", "v000001", "second")
+    assert [close(f"2025-03-0{day}", f"v00000{day}", "backfill") for day in (4, 5)] == [True, True]
+    assert not any(close(f"2025-03-0{day}", "v000005", "backfill again") for day in (3, 4, 5))
+    assert close("2025-03-04", "v000006", "what came late")
