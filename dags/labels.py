@@ -108,6 +108,7 @@ def labels() -> None:
         from features import labels
         from features.compaction import compact
         from features.settings import settings
+        from model.train.retention import hold_for_run
 
         assert params is not None
         if params["dry"]:
@@ -117,6 +118,7 @@ def labels() -> None:
         found = labels.close(home, date, version, dag_run.run_id, joined)
         if found is None:
             raise AirflowSkipException(f"{date} was closed before, and nothing came since {version}")
+        hold_for_run(home, version, f"labels-{dag_run.run_id}")  # until `psu` starts, however long it waits
         outlet_events[LABELS].extra = {"date": date, "history": version}
         return found
 

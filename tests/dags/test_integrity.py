@@ -74,6 +74,17 @@ for told in ('baselines = []', 'baselines = ["din"]', 'baselines = 3', 'baseline
         found["baselines"].append(configured(wrong, "ctr", Usual).baselines)
     except SeminarError as error:
         found["baselines"].append(error.field)
+import os
+from types import SimpleNamespace
+from dags.common import LABELS
+from features import versions
+from tests.dags import history
+os.environ["SEMINAR_HOME"] = str(home := Path(sys.argv[1]) / "closed")
+history.write(home, users=2, days=2)
+said, run = {LABELS: SimpleNamespace()}, SimpleNamespace(run_id="scheduled__2025-01-03")
+close = bag.dags["labels"].get_task("close").python_callable
+close("2025-01-02", {}, params={"dry": False}, dag_run=run, outlet_events=said)
+found["closed"] = [said[LABELS].extra["history"], versions.pins(home)]
 found["retry"] = {name: policy.evaluate(error, 1, 2).action.value for name, error in errors.items()}
 print(json.dumps(found, default=str))
 """
@@ -176,6 +187,11 @@ def test_refused_data_fail_at_once_and_lost_connections_are_retried(found: dict[
     assert retried == {"connection", "timeout", "locked", "broker", "store"}
     assert all(action in ("retry", "fail") for action in found["retry"].values())
     assert all(task["retries"] for dag in found["dags"].values() for task in dag["tasks"].values())
+
+
+def test_the_version_that_psu_is_told_of_is_held_until_it_starts(found: dict[str, Any]) -> None:
+    version, held = found["closed"]
+    assert held == {version: ["run-labels-scheduled__2025-01-03"]}
 
 
 def test_baselines_of_the_settings_are_known_ones(found: dict[str, Any]) -> None:
