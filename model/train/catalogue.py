@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.errors import SeminarError
-from features.publish import path, point, publish, sync
+from features.publish import path, point, publish, sync, versions
 from model.compute import tune
 from model.config import Config, Windows
 from model.nn.backbone import Backbone
@@ -90,7 +90,10 @@ def _with(found: tuple[Backbone, Ints], dataset: Dataset) -> tuple[Backbone, Dat
 
 
 def assemble(home: Path, *, codebooks: str, psu: str, encoded: list[dict[str, Any]], history: str | None) -> dict[str, Any]:
-    """Publish the shards as one catalogue, and point to it; {"version", "items", "shards", "error"}."""
+    """Publish the shards as one catalogue, and point to it; {"version", "items", "shards", "error"}.
+
+    Where the newest one is made of the same, as after a run that was killed, it is pointed to and none is published.
+    """
     items = sum(x["items"] for x in encoded)
     facts = {
         "codebooks": codebooks,
@@ -100,7 +103,7 @@ def assemble(home: Path, *, codebooks: str, psu: str, encoded: list[dict[str, An
         "shards": len(encoded),
         "error": sum(x["error"] * x["items"] for x in encoded) / max(items, 1),
     }
-    aside = _aside(home, codebooks)
+    kind, aside = home / "catalogue", _aside(home, codebooks)
 
     def build(folder: Path) -> None:
         for x in encoded:
@@ -114,8 +117,10 @@ def assemble(home: Path, *, codebooks: str, psu: str, encoded: list[dict[str, An
         if len(ids) != items or (np.diff(ids.astype(np.uint64)) == 0).any():
             raise SeminarError("catalogue", folder, f"has {len(ids)} items instead of {items}", "encode its shards again")
 
-    version = publish(home / "catalogue", build, check)
-    point(home / "catalogue", version)
+    version = next(reversed(versions(kind)), None)
+    if version is None or json.loads((kind / version / "catalogue.json").read_text()) != facts:
+        version = publish(kind, build, check)
+    point(kind, version)
     shutil.rmtree(aside, ignore_errors=True)
     return {"version": version, **{name: facts[name] for name in ("items", "shards", "error")}}
 

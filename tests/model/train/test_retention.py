@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from features import history, labels, versions
 from features.compaction import compact
-from features.publish import point, publish
+from features.publish import current, point, publish
 from features.publish import versions as published
+from model.train import catalogue
 from model.train.lineage import FACTS, lineage
 from model.train.release import LOG
 from model.train.retention import hold_for_run, live, prune
@@ -142,3 +145,20 @@ def test_forgetting_reaches_a_version_that_a_served_bundle_pins(home: Path) -> N
     for file in (home / "history").rglob("*.parquet"):
         if "user_id" in (rows := history.pq.read_table(file, partitioning=None)).column_names:
             assert "ann" not in rows["user_id"].to_pylist(), file
+
+
+def test_a_catalogue_is_assembled_again_without_its_shards(tmp_path: Path) -> None:
+    def shard(values: list[int]) -> list[dict[str, Any]]:
+        aside = catalogue._aside(tmp_path, "v000001")
+        aside.mkdir(parents=True)
+        for name in catalogue.FIELDS:
+            np.save(aside / f"00000.{name}.npy", np.array(values))
+        return [{"shard": 0, "items": len(values), "error": 0.5}]
+
+    told: dict[str, Any] = {"codebooks": "v000001", "psu": "v000001", "history": "v000001"}
+    found = catalogue.assemble(tmp_path, encoded=(encoded := shard([1, 2, 3])), **told)
+    assert found == {"version": "v000001", "items": 3, "shards": 1, "error": 0.5}
+    (tmp_path / "catalogue" / "current").unlink()  # killed before it was pointed to
+    assert catalogue.assemble(tmp_path, encoded=encoded, **told) == found
+    assert current(tmp_path / "catalogue") == "v000001"
+    assert catalogue.assemble(tmp_path, encoded=shard([1, 2, 3, 4]), **told)["version"] == "v000002"
