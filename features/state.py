@@ -123,15 +123,24 @@ def _create(home: Path) -> str:
     return expected_identity(home) or ""
 
 
-def write_watermarks(online: Online, marks: Mapping[str, Watermark]) -> None:
-    """Overwrite watermarks by `topic/partition`."""
+def write_watermarks(online: Online, marks: Mapping[str, Watermark], partitions: Mapping[str, int] | None = None) -> None:
+    """Overwrite watermarks by `topic/partition`; those of partitions that a topic no longer has are dropped.
+
+    partitions: how many each known topic has, where it was made again with fewer; of other topics nothing is dropped.
+    """
     if not marks:
         return
     online.write_states({name: (json.dumps(mark[2:]), mark.offset, mark.time_ms) for name, mark in marks.items()})
     known = _partitions(online)
-    if not marks.keys() <= known:
+    there = {name for name in known | marks.keys() if _exists(name, partitions or {})}
+    if there != known:
         # Two members may do so at once; the one that is overwritten does it again with its next watermark.
-        online.write_states({PARTITIONS: (json.dumps(sorted(known | marks.keys())), 0, _now())})
+        online.write_states({PARTITIONS: (json.dumps(sorted(there)), 0, _now())})
+
+
+def _exists(name: str, partitions: Mapping[str, int]) -> bool:
+    topic, _, partition = name.rpartition("/")
+    return topic not in partitions or int(partition) < partitions[topic]
 
 
 def watermarks(online: Online) -> dict[str, Watermark]:

@@ -141,7 +141,7 @@ def _tick(member: Member, online: Online, home: Path, metrics: Metrics) -> None:
         log.warning("no watermark: %s: %s", type(error).__name__, error)
         return
     try:
-        write_watermarks(online, marks)
+        write_watermarks(online, marks, member.partitions)
         metrics.history(home)
     except Exception as error:  # a store of any kind: batches wait for it, a watermark need not
         log.warning("watermark not written: %s: %s", type(error).__name__, error)

@@ -75,6 +75,7 @@ class Member:
         self._limits = limits
         self._changes = _Changes()
         self._topics: dict[str, str] = {}  # the id of each topic as it is read
+        self.partitions: dict[str, int] = {}  # how many each topic has that was looked at, as the broker last said
         self._arrived: dict[TopicPartition, int] = {}  # the Kafka timestamp of the last applied record
         self._instance = instance
         self._marked: dict[TopicPartition, tuple[int, float]] = {}  # offset of the last watermark, and when
@@ -242,12 +243,9 @@ class Member:
         """What identifies each topic now; a topic that is not there is left out."""
         if not names:
             return {}
-        found = self._admin.describe_topics(sorted(names))
-        return {
-            x["name"]: "#".join(filter(None, [str(x.get("topic_id") or ""), self._epoch]))
-            for x in found
-            if not x["error_code"]
-        }
+        found = [x for x in self._admin.describe_topics(sorted(names)) if not x["error_code"]]
+        self.partitions |= {x["name"]: len(x["partitions"]) for x in found}
+        return {x["name"]: "#".join(filter(None, [str(x.get("topic_id") or ""), self._epoch])) for x in found}
 
     def _rewind(self, partitions: Iterable[TopicPartition]) -> None:
         mine = [p for p in partitions if p in self._consumer.assignment()]

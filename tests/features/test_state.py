@@ -64,6 +64,13 @@ def test_watermarks_of_several_members(home: Path) -> None:
     assert watermarks(online) == {"t/0": Watermark(9, 2000), "t/1": Watermark(0, 7)}
 
 
+def test_watermarks_of_partitions_that_are_gone_go(home: Path) -> None:
+    online, mark = Online(), Watermark(5, 1000)
+    write_watermarks(online, {f"{topic}/{i}": mark for topic in ("t", "u") for i in range(3)})
+    write_watermarks(online, {"t/0": mark}, {"t": 2})
+    assert sorted(watermarks(online)) == ["t/0", "t/1", "u/0", "u/1", "u/2"]
+
+
 def test_a_reader_learns_that_its_store_was_emptied_or_swapped(home: Path) -> None:
     online = Online()
     assert Pairing(online, home, 0).trouble() == "", "nothing was ever applied"

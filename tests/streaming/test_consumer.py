@@ -17,6 +17,7 @@ from features.errors import SeminarError
 from features.online import Online
 from features.parity import compare
 from features.settings import REPOSITORY
+from features.state import watermarks
 from streaming import clients, consumer, topics
 from streaming.broker import EmbeddedBroker
 from streaming.deadletters import read_all
@@ -108,6 +109,20 @@ def test_partitions_that_come_while_the_store_is_away_lose_nothing(bootstrap: st
         away.clear()
         wait(caught_up(bootstrap))
     assert_exactly(home, 400)
+
+
+def test_a_topic_made_again_with_fewer_partitions_leaves_no_old_watermark(bootstrap: str, home: Path) -> None:
+    def marked() -> list[str]:
+        return sorted(name for name in watermarks(Online()) if name.startswith(topic_of("search")))
+
+    with consuming(bootstrap, home, limits=Limits(seconds=0.05, tick=0.2)):
+        wait(lambda: len(marked()) == 4)
+        admin = clients.admin(bootstrap)
+        admin.delete_topics([topic_of("search")])
+        wait(lambda: topic_of("search") not in admin.list_topics())
+        admin.close()
+        topics.apply(bootstrap, topics.declared(partitions=1))
+        wait(lambda: marked() == [f"{topic_of('search')}/0"])
 
 
 def members(bootstrap: str) -> int:
