@@ -80,8 +80,14 @@ def apply() -> None:
 
 
 def open_store() -> FeatureStore:
-    """The FeatureStore of the home; SeminarError before the first apply."""
+    """The FeatureStore of the home; SeminarError before the first apply, and where the home was copied or moved since."""
     home = settings().home
     if not (home / CONFIG).exists() or not (home / "registry.db").exists():
         raise SeminarError("SEMINAR_HOME", home, "holds no feature registry", "run `seminar apply` first")
+    # Paths in the file are absolute: a copied one leads to the original's registry and online store.
+    named = Path(yaml.safe_load((home / CONFIG).read_text())["registry"]["path"])
+    if named.resolve() != (home / "registry.db").resolve():
+        raise SeminarError(
+            "SEMINAR_HOME", home, f"holds a {CONFIG} that belongs to another home ({named.parent})", "run `seminar apply`"
+        )
     return FeatureStore(fs_yaml_file=home / CONFIG)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,24 @@ def test_opening_before_applying_names_the_command(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SEMINAR_HOME", str(tmp_path))
     with pytest.raises(SeminarError, match="seminar apply"):
         open_store()
+
+
+def test_a_copied_or_moved_home_is_opened_after_applying_only(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its feature_store.yaml leads to the original's online store, whose identity the copy shares."""
+    from features.repository import apply
+
+    link = tmp_path / "link"
+    link.symlink_to(home)
+    monkeypatch.setenv("SEMINAR_HOME", str(link))
+    open_store()
+    for copy in (shutil.copytree(home, tmp_path / "copy"), home.rename(tmp_path / "moved")):
+        monkeypatch.setenv("SEMINAR_HOME", str(copy))
+        with pytest.raises(SeminarError, match=r"belongs to another home.*run `seminar apply`"):
+            open_store()
+        apply()
+        assert open_store().config.online_store.path == str(Path(copy) / "online.db")
 
 
 @pytest.mark.long
