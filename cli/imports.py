@@ -111,8 +111,10 @@ def _import(out: Output, data: DataSet) -> None:
         out.line(f"refused: {example}")
     if done.rejected:
         out.line("all of them: `seminar deadletters`; correct the rows and import again")
+    if refusals.taken_back:
+        out.line(f"{refusals.taken_back:,} dead letters of an earlier import of it taken back")
     found = {"events": done.counts, "rejected": done.rejected, "forgotten": done.forgotten, "examples": refusals.examples}
-    out.result({**found, "notice": data.notice})
+    out.result({**found, "taken_back": refusals.taken_back, "notice": data.notice})
     if done.rejected and not done.accepted:
         raise SeminarError(
             "rows", done.rejected, "are refused, and none is left", "`seminar deadletters` says why, row by row"

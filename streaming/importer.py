@@ -45,6 +45,8 @@ class Refusals:
     sink: FileSink
     keys: set[str] = field(default_factory=set)
     examples: list[str] = field(default_factory=list)
+    taken_back: int = 0
+    """Letters of an earlier import that are no more."""
 
     def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
         """Append to the file of dead letters."""
@@ -52,15 +54,15 @@ class Refusals:
         for message, invalid in rejected:
             self.keys.add(key_of(message))
             if len(self.examples) < EXAMPLES:
-                file = message.topic.removeprefix("import:")
+                file = message.topic.removeprefix("import:").rpartition("/")[2]
                 self.examples.append(f"{file} line {message.offset + 1}: {invalid}")
 
 
 def import_dataset(
     data: DataSet, online: Online, home: Path, on_batch: Callable[[int], Any] = lambda done: None
 ) -> tuple[Applied, Refusals]:
-    """Apply a whole data set: catalogue, behaviour, impressions. Dead letters of an earlier import of the same files that
-    are correct now are taken back.
+    """Apply a whole data set: catalogue, behaviour, impressions. Dead letters of an earlier import of the same folder
+    whose rows are correct now, or no longer there, are taken back.
     """
     refusals, total = Refusals(FileSink(home)), Applied()
     origins: set[str] = set()
@@ -73,8 +75,9 @@ def import_dataset(
 
     for part, events in (("items", data.items()), ("behaviour", data.behaviour()), ("impressions", data.impressions())):
         total += import_events(f"{data.name}/{part}", seen(events), online, home, refusals, on_batch=on_batch)
-    former = [letter.key for letter in letters_in_file(home) if letter.message.topic in origins]
-    refusals.sink.remove(key for key in former if key not in refusals.keys)
+    former = {letter.key for letter in letters_in_file(home) if letter.message.topic in origins} - refusals.keys
+    refusals.sink.remove(sorted(former))
+    refusals.taken_back = len(former)
     return total, refusals
 
 

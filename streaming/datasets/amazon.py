@@ -12,6 +12,7 @@ from typing import Any
 
 from features.errors import SeminarError
 from streaming.datasets import rows
+from streaming.datasets.dataset import name_of
 from streaming.datasets.rows import Row
 from streaming.events import BROWSE, ITEM, Event, Message
 
@@ -26,7 +27,7 @@ class Amazon:
     notice = NOTICE
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.resolve().name
+        self.name = name_of(folder)
         files = sorted(file for file in folder.glob("*") if file.name.endswith(_SUFFIXES)) if folder.is_dir() else []
         self._meta = [file for file in files if file.name.startswith("meta_")]
         self._reviews = [file for file in files if not file.name.startswith("meta_")]

@@ -1,9 +1,11 @@
 """What a data set is: a small adapter that says its items, its users' behaviour and what they were shown, as events."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from streaming.events import Event, Message
@@ -32,6 +34,12 @@ class DataSet(Protocol):
 
     def impressions(self) -> Iterator[Event | Message]:
         """What was shown; nothing where the data do not say, and labels are then sampled negatives."""
+
+
+def name_of(folder: Path) -> str:
+    """The name of an import of a folder: two folders of one base name are two origins, wherever they are named from."""
+    path = folder.resolve()
+    return f"{path.name}-{hashlib.blake2b(os.fsencode(path), digest_size=4).hexdigest()}"
 
 
 def queries(names: Mapping[Key, Sequence[str]]) -> dict[Key, str]:

@@ -21,6 +21,7 @@ import duckdb
 
 from features.errors import SeminarError
 from streaming.datasets import rows
+from streaming.datasets.dataset import name_of
 from streaming.datasets.rows import Row
 from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Invalid, Message
 
@@ -54,7 +55,7 @@ class KuaiSAR:
     notice = NOTICE
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.resolve().name
+        self.name = name_of(folder)
         self._folder = folder
         for name in _COLUMNS:
             if not (folder / f"{name}.csv").is_file():

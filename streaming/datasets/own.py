@@ -16,6 +16,7 @@ from typing import Any
 
 from features.errors import SeminarError
 from streaming.datasets import rows
+from streaming.datasets.dataset import name_of
 from streaming.datasets.rows import Row
 from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Message
 
@@ -31,7 +32,7 @@ class Own:
     notice = ""
 
     def __init__(self, folder: Path) -> None:
-        self.name = folder.resolve().name
+        self.name = name_of(folder)
         self._folder = folder
         self._events = self._file("events")
         self._items = self._file("items")

@@ -51,7 +51,7 @@ def test_a_check_that_fails_says_where(home: Path, tmp_path: Path) -> None:
     assert run("import", "--format", "csv", "--check", str(shop), "--limit", "invalid=0.01")[0]["passed"]
     done_, output = run("import", "--format", "csv", str(shop))
     assert done_["rejected"] == 1
-    assert f"refused: shop/events.csv line {line}: timestamp: 'soon'" in output
+    assert f"refused: events.csv line {line}: timestamp: 'soon'" in output
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:

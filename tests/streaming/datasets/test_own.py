@@ -111,15 +111,26 @@ def test_no_row_is_lost_and_a_corrected_one_is_taken_back(home: Path, tmp_path: 
         done, refusals = import_dataset(Own(shop), online, home)
         assert done.counts["browse"] + done.counts["search"] + done.rejected == len(rows)
         letters = letters_in_file(home)
-        assert [x.origin for x in letters] == sorted(f"import:shop/events.csv/0/{line}" for line in (2, 4, 6, 8, 10))
+        assert [x.origin for x in letters] == sorted(
+            f"import:{Own(shop).name}/events.csv/0/{line}" for line in (2, 4, 6, 8, 10)
+        )
     assert len(refusals.examples) == 5
-    assert refusals.examples[0].startswith("shop/events.csv line 3: timestamp: 'yesterday' is no time; write RFC 3339")
+    assert refusals.examples[0].startswith("events.csv line 3: timestamp: 'yesterday' is no time; write RFC 3339")
     assert len(history.read_sequences(home).records) == len(GOOD)
     assert compare(online, home)["edit_distance"] == 0
     rows[1] = "u1,2024-05-03,a,,,,"
-    import_dataset(Own(folder(shop, rows)), online, home)
-    assert len(letters_in_file(home)) == 4
+    _, refusals = import_dataset(Own(folder(shop, rows)), online, home)
+    assert (len(letters_in_file(home)), refusals.taken_back) == (4, 1)
     assert len(history.read_sequences(home).records) == len(GOOD) + 1
+
+
+def test_another_folder_of_the_same_name_takes_no_letter_back(home: Path, tmp_path: Path) -> None:
+    online, bad = Online(), list(BAD)[:2]
+    for month, rows in (("jan", bad), ("feb", GOOD)):
+        (tmp_path / month).mkdir()
+        _, refusals = import_dataset(Own(folder(tmp_path / month / "shop", rows)), online, home)
+        assert refusals.taken_back == 0
+    assert len(letters_in_file(home)) == len(bad)
 
 
 def test_a_quote_that_is_not_closed_takes_no_good_row_silently(tmp_path: Path) -> None:

@@ -114,10 +114,10 @@ def test_bad_lines_of_amazon_are_dead_letters(home: Path, tmp_path: Path) -> Non
     assert (done.counts, done.rejected) == ({"item": 1, "browse": 2}, 4)
     assert len(history.read_sequences(home).records) == 1  # the review that is there twice is one
     assert [x.split(":")[0] for x in refusals.examples] == [
-        "reviews/meta_A.json line 2",
-        "reviews/A.json line 1",
-        "reviews/A.json line 2",
-        "reviews/A.json line 5",
+        "meta_A.json line 2",
+        "A.json line 1",
+        "A.json line 2",
+        "A.json line 5",
     ]
 
 
@@ -209,9 +209,7 @@ def test_kuaisar_joins_searches_impressions_and_clicks(home: Path, kuaisar: Path
     }
     done, refusals = import_dataset(data, Online(), home)
     assert done.rejected == 1
-    assert refusals.examples[0].startswith(
-        "KuaiSAR_final/src_inter.csv line 6: search_session_timestamp: 'never' is no time"
-    )
+    assert refusals.examples[0].startswith("src_inter.csv line 6: search_session_timestamp: 'never' is no time")
     assert len(history.read_sequences(home).records) == 6
 
 
