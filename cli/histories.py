@@ -125,6 +125,8 @@ def parity(
         raise SeminarError("--sample", sample, "contradicts --all", "give one of them")
     look = agreement.repair if repair else agreement.compare
     out, found = Output(as_json), look(Online(), settings().home, sample)
+    for name in found.get("stand_ins", ()):
+        out.line(f"lost: {name}; an empty file is in its place")
     for label, x in (("found", found.get("repaired")), ("after the repair" if repair else "found", found)):
         if x:
             rows = x["entities"]

@@ -22,6 +22,7 @@ from features.barrier import writing
 from features.errors import SeminarError
 from features.fences import Fences, fences
 from features.history import QUERIES, SCHEMAS
+from features.lost import lost as lost_files
 from features.merging import merge
 from features.versions import Manifest, Part, Stamp
 
@@ -60,8 +61,8 @@ def compact(
     `step` is told the name of each step after it is done: plan, merge (each), files, manifest, garbage.
 
     Returns version (the newest now), published (whether this call made it), lost (how often another was first), by table
-    the files and rows that went in and came out, and removed (garbage). SeminarError names a file that is torn; what was
-    written then is discarded.
+    the files and rows that went in and came out, and removed (garbage). SeminarError names a file that is torn, or that the
+    newest version has lost; what was written then is discarded, and nothing removed.
     """
     tables: dict[str, dict[str, int]] = {}
     published, lost = None, 0
@@ -71,6 +72,7 @@ def compact(
             break
         except (_Lost, FileNotFoundError):
             lost += 1
+            _refuse_lost(home)
     if published:
         step("manifest")
     removed = garbage.collect(home, grace_s, keep)
@@ -82,6 +84,13 @@ def compact(
         "tables": tables,
         "removed": removed,
     }
+
+
+def _refuse_lost(home: Path) -> None:
+    """SeminarError where the newest version has lost a file: starting again would come to the same."""
+    with versions.guard(home):
+        for _, file in lost_files(home, filter(None, [versions.newest(home)])):
+            raise SeminarError("history file", file, "is named by the newest version and is not there", snapshot.LOST_REMEDY)
 
 
 def _round(

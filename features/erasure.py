@@ -84,7 +84,7 @@ def erase_rows(home: Path, fences: Mapping[str, int]) -> Erased:
                 rows = pq.read_table(file, partitioning=None)
                 if table in (EVENTS, IMPRESSIONS):
                     _note(home, _queries(table, rows.filter(pa.array(gone))))
-                _replace(file, rows.filter(pa.array(~gone)))
+                replace(file, rows.filter(pa.array(~gone)))
                 done.rows += int(gone.sum())
                 done.files += 1
     return done
@@ -112,7 +112,7 @@ def erase_queries(home: Path, queries: set[int]) -> Erased:
             continue
         gone = np.isin(rows["query"].to_numpy(), ids)
         if gone.any():
-            _replace(file, rows.filter(pa.array(~gone)))
+            replace(file, rows.filter(pa.array(~gone)))
             done.rows += int(gone.sum())
             done.files += 1
     return done
@@ -149,7 +149,8 @@ def _queries(table: str, rows: pa.Table) -> set[int]:
     return set(np.unique(ids).tolist()) - {0}
 
 
-def _replace(file: Path, rows: pa.Table) -> None:
+def replace(file: Path, rows: pa.Table) -> None:
+    """Write rows under a file's name, atomically and durably."""
     aside = file.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         pq.write_table(rows, aside, compression="zstd")

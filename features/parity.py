@@ -26,6 +26,7 @@ from features import entities, history, snapshot
 from features.barrier import writing
 from features.entities import REPAIR, Seen, settled
 from features.fences import fences
+from features.lost import stand_in
 from features.online import Online
 from features.record import CAP, RECORD, Records, canonical_order
 from features.sequences import packed
@@ -81,10 +82,12 @@ def compare(online: Online, home: Path, sample: int | None = None, cap: int = CA
 def repair(online: Online, home: Path, sample: int | None = None, cap: int = CAP) -> dict[str, Any]:
     """Compare, append online what is missing there, write into history what was lost there, and compare again.
 
-    Nothing is ever removed. Returns the second comparison's report, and under `repaired` the first one's. IdentityLost: the
+    Nothing is ever removed; where a version has lost a file an empty one takes its place first. Returns the second
+    comparison's report, under `repaired` the first one's, under `stand_ins` the files that were lost. IdentityLost: the
     store belongs to another history, or was emptied.
     """
     check_identity(online, home)
+    stand_ins = [str(file.relative_to(home)) for file in stand_in(home)]
     users = _chosen(home, sample)
     first = _look(online, home, users, sample, cap)
     name = f"{REPAIR}-{uuid.uuid4().hex}"
@@ -95,7 +98,7 @@ def repair(online: Online, home: Path, sample: int | None = None, cap: int = CAP
         if rows:
             history.write(home, history.EVENTS, pa.concat_tables(rows), name)
         entities.repair(online, home, first.marks, first.contents, name)
-    return _look(online, home, users, sample, cap).report() | {"repaired": first.report()}
+    return _look(online, home, users, sample, cap).report() | {"repaired": first.report(), "stand_ins": stand_ins}
 
 
 def _rows(user: str, records: Records) -> pa.Table:

@@ -21,6 +21,7 @@ from features.errors import SeminarError
 T = TypeVar("T")
 COMPACT = "compact-"
 TRIES = 50
+LOST_REMEDY = "run `seminar history parity --repair`: the rest is read again, and what is online written back"
 
 
 def files(
@@ -84,8 +85,8 @@ def scan(
         raise SeminarError(
             "history version",
             versions.folder(home) / f"{versions.last(home)}.json",
-            f"names a file that is not there ({missing.name})",
-            "move it aside: the version before it holds, with the loose files that are there for its grace period",
+            f"names a file that is not there ({missing.parent.name}/{missing.name})",
+            LOST_REMEDY,
         )
     raise SeminarError("history", home / "history" / table, "loses files while it is read", "give compaction a longer grace")
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features import history, parity
+from features import history, parity, versions
 from features.compaction import compact
 from features.errors import SeminarError
 from features.fences import raise_fence, user_hash
 from features.online import Online
 from features.record import Records, entity_id
 from features.state import IdentityLost, Watermark, ensure_identity, write_watermarks
-from tests.features.rows import T0, events, records, row, table_of
+from tests.features.rows import DAY, T0, events, records, row, table_of
 
 
 @pytest.fixture
@@ -131,6 +131,29 @@ def test_a_torn_file_is_named_moved_aside_and_its_rows_come_back(online: Online,
     assert counts(parity.compare(online, home)) == (0, 1, 0, 1)
     assert counts(parity.repair(online, home)) == (0, 0, 0, 0)
     assert len(history.read_sequences(home).of(0)) == 3
+
+
+def test_a_torn_compacted_file_costs_what_it_held_and_no_other_day(online: Online, home: Path) -> None:
+    days = records([1, 2, 3 + DAY])
+    both(online, home, "u", days, days[1:])
+    history.write(home, "impressions", table_of("impressions", [row("impressions", 0, DAY, 1)]), "shown")
+    for _ in range(2):  # the second takes the loose files away
+        compact(home, grace_s=0)
+    torn = min(home.glob("history/events/date=*/compact-*"), key=lambda file: file.parent.name)
+    torn.rename(torn.with_suffix(".torn"))
+    for attempt in (lambda: parity.compare(online, home), lambda: compact(home, grace_s=0)):
+        history.write(home, "events", events("u", days[2:]), "late")
+        with pytest.raises(SeminarError, match=rf"{torn.name}.*parity --repair"):
+            attempt()
+    fixed = parity.repair(online, home)
+    assert (counts(fixed), fixed["stand_ins"]) == ((0, 0, 0, 0), [str(torn.relative_to(home))])
+    for _ in range(2):
+        compact(home, grace_s=0)
+        assert (
+            times(online.sequences(["u"])) == [(history.read_sequences(home).of(0)["time"] - T0).tolist()] == [[2, 3 + DAY]]
+        )
+        assert len(history.read_impressions(home)) == 1
+    versions.pin(home, versions.last(home) or "", "someone")
 
 
 def test_a_sample_is_compared_and_many_users_in_parts(online: Online, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
