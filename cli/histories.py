@@ -82,9 +82,17 @@ def quality(
 ) -> None:
     """Hold dates of history against limits and the dates before; exit status 1 when one is not as it should be."""
     from features import quality as looks
+    from streaming import deadletters
 
-    out, home = Output(as_json), settings().home
-    reports = [looks.check(home, name, closed=closed) for name in ([date] if date else looks.fresh(home))]
+    out, home, brokers = Output(as_json), settings().home, settings().bootstrap_servers
+    bad, kept = deadletters.dates(home, brokers), list[str]()
+    if brokers is None:
+        kept = looks.refused(home)  # a look that sees less must not lift what one that saw more refused
+        out.line(
+            "KAFKA_BOOTSTRAP_SERVERS is not set: no dead letters of the stream are counted, a date that was refused stays so"
+        )
+    dates = [date] if date else looks.fresh(home)
+    reports = [looks.check(home, name, bad=bad.get(name, 0), closed=closed, dry=name in kept) for name in dates]
     for report in reports:
         out.line(f"{report['date']}: {report['events']:,} events, {report['impressions']:,} impressions")
         rows = [(x["name"], x["value"], f"at {x['at']} {x['limit']}", x["why"] or x["passed"]) for x in report["checks"]]

@@ -1,6 +1,7 @@
 """Verbs of history, as an operator would use them one after the other."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.histories import app
-from features import history, versions
+from features import history, quality, versions
 from features.errors import SeminarError
 from features.online import Online
 from features.state import ensure_identity
-from tests.features.rows import events, records
+from streaming import deadletters
+from streaming.deadletters import Letter
+from streaming.events import Message
+from tests.features.rows import T0, events, records
 
 
 def run(*arguments: str) -> dict[str, Any]:
@@ -38,6 +42,32 @@ def test_compact_show_versions_compare_and_repair(home: Path) -> None:
     assert (fixed["faults"], fixed["repaired"]["edit_distance"]) == (0, 2)
     assert run("parity", "--sample", "1")["equal"] == 1
     assert run("compact", "--grace", "0s", "--keep", "2")["removed"]["loose"] == 2
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_looking_at_a_date_counts_its_dead_letters_and_lifts_no_refusal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    """Letters of the stream are seen with its brokers only; those of imports always."""
+    arrived = datetime.fromtimestamp(T0 / 1000 + 60, UTC)
+    history.write(home, "events", events("u", records(range(20)), arrived=arrived), "a")
+    date = quality.date_of(T0)
+    headers = {"ce_time": f"{date}T00:00Z".encode()}
+    letters = [Letter(str(i), Message("t", 0, i, None, b"", headers), "", "", "") for i in range(9)]
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setattr(deadletters, "letters_in_kafka", lambda _: letters)
+    with pytest.raises(SeminarError, match=r"bad 0.3103 \(limit 0.05\)"):
+        run("quality", date)
+    assert quality.refused(home) == [date]
+    if not streamed:
+        monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+        done = CliRunner().invoke(app, ["quality", date])
+        assert (done.exit_code, "no dead letters of the stream" in done.output) == (0, True)
+        assert quality.refused(home) == [date]
+    else:
+        letters.clear()
+        assert run("quality", date)["dates"][0]["passed"]
+        assert quality.refused(home) == []
 
 
 def test_what_makes_no_sense_is_refused(home: Path) -> None:
