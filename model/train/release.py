@@ -7,6 +7,7 @@ scorers which refused it try again.
 
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,19 @@ def promote(home: Path, *, bundle: str, reason: str = "promoted", champion: str 
     return {"bundle": bundle, "former": former}
 
 
+def formers(home: Path) -> Iterator[str]:
+    """What rollbacks lead to from the bundle that is served, one after the other."""
+    # A rollback is not what is rolled back: after it, another one goes further back, not forth again.
+    moves = [entry for entry in promotions(home) if not entry["reason"].startswith(ROLLBACK)]
+    before = {entry["bundle"]: entry["former"] for entry in moves}  # of a bundle the newest promotion holds
+    bundle = current(home / "bundles")
+    for _ in before:  # promotions may go round in a circle
+        bundle = before.get(bundle)
+        if bundle is None:
+            return
+        yield bundle
+
+
 def rollback(home: Path, bundle: str | None = None) -> dict[str, Any]:
     """Point back to what was served before the newest promotion of the current bundle.
 
@@ -51,9 +65,7 @@ def rollback(home: Path, bundle: str | None = None) -> dict[str, Any]:
     serving = current(kind)
     if bundle is not None and serving != bundle:
         raise SeminarError("bundle", bundle, f"was withdrawn: {serving} is served", f"see bundles/{LOG}")
-    # A rollback is not what is rolled back: after it, another one goes further back, not forth again.
-    moves = [entry for entry in promotions(home) if not entry["reason"].startswith(ROLLBACK)]
-    former = next((entry["former"] for entry in reversed(moves) if entry["bundle"] == serving), None)
+    former = next(formers(home), None)
     if former is None:
         known = ", ".join(versions(kind)) or "none"
         raise SeminarError("bundle", serving, "has no former version", f"name one: `seminar promote` ({known})")

@@ -7,13 +7,15 @@ the PSU and the history version that each was made from. A version disappears by
 import re
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from features import versions as history
 from features.errors import SeminarError
 from features.publish import current, path, versions
-from model.train.lineage import FACTS, facts, promotions
+from model.train.lineage import FACTS, facts
+from model.train.release import formers
 
 KEEP = 3
 GRACE_S = 86_400
@@ -29,7 +31,7 @@ def live(home: Path, keep: int = KEEP) -> dict[str, set[str]]:
     found |= {"checkpoints": set(), "history": set()}
     serving = current(home / "bundles")
     found["bundles"] |= {serving} if serving else set()
-    found["bundles"] |= {x["former"] for x in promotions(home)[-keep:] if x["former"]}
+    found["bundles"] |= set(islice(formers(home), keep))
     found["bundles"] &= set(versions(home / "bundles"))
     for pointer in ("psu", "codebooks", "catalogue"):
         if name := current(home / pointer):

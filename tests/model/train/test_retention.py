@@ -50,9 +50,9 @@ def chain(home: Path, name: str, version: str) -> str:
     return made(home, "bundles", psu=psu, codebooks=books, checkpoint=checkpoint(home, name), history=version)
 
 
-def promote(home: Path, bundle: str, former: str | None) -> None:
+def promote(home: Path, bundle: str, former: str | None, reason: str = "promoted") -> None:
     with (home / "bundles" / LOG).open("a") as log:
-        log.write(json.dumps({"time": "", "bundle": bundle, "former": former, "reason": "promoted"}) + "\n")
+        log.write(json.dumps({"time": "", "bundle": bundle, "former": former, "reason": reason}) + "\n")
     point(home / "bundles", bundle)
 
 
@@ -89,6 +89,19 @@ def test_what_a_live_version_points_to_stays_and_the_rest_goes(tmp_path: Path) -
     assert history_versions[3] not in versions.names(tmp_path)
     assert lineage(tmp_path)["history"]["version"] == history_versions[2]
     assert prune(tmp_path, keep=2)["removed"]["bundles"] == []  # again: nothing
+
+
+def test_what_rollbacks_lead_to_stays_however_many_releases_were_withdrawn(tmp_path: Path) -> None:
+    bundles = [made(tmp_path, "bundles") for _ in range(7)]
+    promote(tmp_path, bundles[0], None)
+    promote(tmp_path, bundles[1], bundles[0])
+    for refused in bundles[2:4]:
+        promote(tmp_path, refused, bundles[1])
+        promote(tmp_path, bundles[1], refused, f"rollback from {refused}")
+    age(tmp_path, 3 * 86_400)
+    assert prune(tmp_path)["removed"]["bundles"] == bundles[2:4]
+    promote(tmp_path, bundles[0], bundles[1])  # a circle
+    assert live(tmp_path, keep=9)["bundles"] == {bundles[i] for i in (0, 1, 4, 5, 6)}
 
 
 def test_runs_hold_what_they_read_and_let_it_go_when_they_are_long_over(tmp_path: Path) -> None:
