@@ -24,7 +24,8 @@ from features.record import Records, entity_id, signed, union, unsigned
 from features.requests import Logged, digest
 from features.sequences import packed
 from model import bundle
-from model.serve.entities import KEEP_S, Entities
+from model.serve.entities import Entities
+from model.serve.kept import KEEP_S
 from model.serve.scoring import Scoring
 from model.serve.store import until
 
