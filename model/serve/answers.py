@@ -149,8 +149,16 @@ class UserSequence(TypedDict):
     behaviours: list[Event]
 
 
+class Serving(TypedDict):
+    """Which bundle answers in a worker (none while it starts), and the one that it refuses, if any, with the reason."""
+
+    worker: int
+    model_version: str | None
+    refused: dict[str, str] | None
+
+
 class Ready(TypedDict):
-    """Which bundle answers in this process, since when, and the one that was refused, if any."""
+    """Which bundle answers in this process, how often that changed, which it refuses; `workers`: the same of all workers."""
 
     ready: bool
     model_version: str
@@ -158,6 +166,7 @@ class Ready(TypedDict):
     refused: dict[str, str] | None
     freshness: Freshness
     worker: int
+    workers: list[Serving]
 
 
 class ErrorBody(TypedDict):

@@ -15,6 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from model.serve.board import Board
+
 BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1, 2, 4)
 STAGES = ("queue", "sequence", "encode", "search", "attention", "tiers", "head", "explain", "total")
 OUTCOMES = ("ok", "degraded", "refused", "shed", "late", "unavailable", "failed")
@@ -34,7 +36,7 @@ _AGES = {"seminar_watermark_age_seconds": "Age of the oldest watermark (s); NaN 
 
 
 class Counters:
-    """A row of figures a worker; this process writes row `worker`."""
+    """A row of figures a worker; this process writes row `worker`, and that slot of the board."""
 
     def __init__(self, workers: int = 1) -> None:
         names = [(name, label) for name, (_, _, labels) in _COUNTERS.items() for label in labels]
@@ -46,6 +48,7 @@ class Counters:
         self._rows[:, [self._place[name, ""] for name in _AGES]] = np.nan
         self._lock = threading.Lock()
         self.worker = 0
+        self.board = Board(workers)
 
     def count(self, name: str, label: str = "", by: float = 1) -> None:
         """Add to a counter."""

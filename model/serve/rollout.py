@@ -13,7 +13,7 @@ LASTING_S = 5.0
 def confirm(
     scorers: Sequence[str], bundle: str, patience_s: float = 120.0, every_s: float = 1.0, lasting_s: float = LASTING_S
 ) -> dict[str, Any]:
-    """Ask every scorer's /v2/health/ready until it says that it serves the bundle, or goes on refusing it, or patience ends.
+    """Ask every scorer's /v2/health/ready until all workers serve the bundle, or one goes on refusing it, or patience ends.
 
     Returns {"served", "scorers": [{"url", "model_version", "why"}], "seconds"}; why: "" for one that serves it.
     """
@@ -46,13 +46,15 @@ def _ask(client: httpx.Client, url: str, bundle: str) -> dict[str, Any]:
         body = answer.json() if answer.status_code == 200 else {}
     except (httpx.HTTPError, ValueError) as error:
         return {"url": url, "model_version": None, "why": f"does not answer ({type(error).__name__})"}
-    version, refused = body.get("model_version"), body.get("refused")
-    if version == bundle:
-        return {"url": url, "model_version": version, "why": ""}
-    if refused and refused.get("version") == bundle:
-        return {"url": url, "model_version": version, "why": f"refuses it: {refused.get('reason')}"}
-    return {
-        "url": url,
-        "model_version": version,
-        "why": f"serves {version}" if version else f"is not ready ({answer.status_code})",
-    }
+    workers = body.get("workers") or [body]
+    behind = [worker.get("model_version") for worker in workers if worker.get("model_version") != bundle]
+    refused = [worker["refused"] for worker in workers if (worker.get("refused") or {}).get("version") == bundle]
+    if not behind:
+        why = ""
+    elif refused:
+        why = f"refuses it: {refused[0].get('reason')}"
+    elif not body:
+        why = f"is not ready ({answer.status_code})"
+    else:
+        why = f"serves {behind[0] or 'nothing yet'} in {len(behind)} of {len(workers)} workers"
+    return {"url": url, "model_version": behind[0] if behind else bundle, "why": why}

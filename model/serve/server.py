@@ -118,8 +118,10 @@ class Parent:
             log.error(
                 "worker %d (process %d) ended with %d and is started again", number, pid, os.waitstatus_to_exitcode(status)
             )
-            self._work.service.counters.worker = number
-            self._work.service.counters.count("seminar_workers_restarted")
+            counters = self._work.service.counters
+            counters.worker = number
+            counters.count("seminar_workers_restarted")
+            counters.board.clear(number)
             time.sleep(_RESTING_S)
             self._fork(number)
 

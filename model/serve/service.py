@@ -139,7 +139,7 @@ class Service:
         }
 
     def ready(self) -> Ready:
-        """Which bundle answers; SeminarError where none does."""
+        """Which bundle answers, here and in the other workers; SeminarError where none does here."""
         return {
             "ready": True,
             "model_version": self.swap.scorer().version,
@@ -147,6 +147,7 @@ class Service:
             "refused": self.swap.refused,
             "freshness": self.watch.now(),
             "worker": self.counters.worker,
+            "workers": self.counters.board.read(),
         }
 
     def exposition(self) -> bytes:

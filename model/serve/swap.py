@@ -72,6 +72,7 @@ class Swap:
                 return
             if version:
                 self._try(version)
+            self._tell()
 
     def _wanted(self) -> str | None:
         """The version to try now, if any."""
@@ -89,6 +90,7 @@ class Swap:
     def _try(self, version: str) -> None:
         serving = self._scorer.version if self._scorer else None
         self.refused = None  # what was said of it before is no answer to this try
+        self._tell()
         try:
             fresh = self._prepare(version)
         except Exception as error:
@@ -102,6 +104,10 @@ class Swap:
         self.swaps += 1
         self._counters.count("seminar_model_swaps")
         log.info("bundle %s serves", version)
+
+    def _tell(self) -> None:
+        serving = self._scorer.version if self._scorer else None
+        self._counters.board.write(self._counters.worker, serving, self.refused)
 
     def _prepare(self, version: str) -> Scorer:
         """Load, check and warm a version; it raises whatever is wrong."""

@@ -47,9 +47,10 @@ function versions({ service, versions: found }) {
         [span(one.freshness.age_s), "age of the watermark"],
       ]),
     ),
-    service?.refused
-      ? h("p", { className: "bad" }, `Bundle ${service.refused.version} is refused: ${service.refused.reason}.`)
-      : null,
+    ...(service?.workers ?? [])
+      .filter((one) => one.refused)
+      .slice(0, 1)
+      .map(({ refused }) => h("p", { className: "bad" }, `Bundle ${refused.version} is refused: ${refused.reason}.`)),
     told(found, "Nothing is published yet.", (kinds) =>
       table(
         ["what", "current", "published"],

@@ -58,7 +58,9 @@ def rates(answer: Any) -> list[float]:
 
 
 def refuses(wire: Wire, version: str) -> bool:
-    return (wire.ask("GET", "/v2/health/ready")[1]["refused"] or {}).get("version") == version
+    """Whether all workers do, whichever of them is asked."""
+    workers = wire.ask("GET", "/v2/health/ready")[1]["workers"]
+    return len(workers) == 2 and all((worker["refused"] or {}).get("version") == version for worker in workers)
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -135,6 +137,7 @@ def test_a_worker_is_killed(stand: Stand) -> None:
     os.kill(min(before), signal.SIGKILL)
     until(lambda: len({worker.pid for worker in stand.server.workers()} - before) == 1)
     with Wire(stand.server.port) as wire:
+        until(lambda: all(worker["model_version"] for worker in wire.ask("GET", "/v2/health/ready")[1]["workers"]))
         until(lambda: b"seminar_workers_restarted_total 1.0" in wire.send(Wire.request("GET", "/metrics"))[1])
 
 

@@ -90,6 +90,21 @@ def test_workers_figures_are_summed() -> None:
     assert 'seminar_score_waiting{worker="1"} 2.0' in text
 
 
+def test_workers_see_what_each_serves_and_refuses() -> None:
+    counters = Counters(3)
+    refused = {"version": "v2", "reason": "\x01" * 5000}
+    if not (pid := os.fork()):
+        counters.board.write(1, "v1", refused)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    counters.board.write(2, "v2", None)
+    starts = {"worker": 0, "model_version": None, "refused": None}
+    refuses = {"worker": 1, "model_version": "v1", "refused": {"version": "v2", "reason": "\x01" * 1000}}
+    assert counters.board.read() == [starts, refuses, {"worker": 2, "model_version": "v2", "refused": None}]
+    counters.board.clear(1)
+    assert counters.board.read()[1] == {**starts, "worker": 1}
+
+
 def test_stale_is_an_old_watermark_not_a_quiet_user(home: Path) -> None:
     online = Online()
     watch, now = Watch(Store(online), home, limit_s=60), int(time.time() * 1000)

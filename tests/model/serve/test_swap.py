@@ -128,6 +128,19 @@ def scorer(request: pytest.FixtureRequest) -> Iterator[str]:
     server.server_close()
 
 
+BEHIND = {"model_version": "v2", "workers": [{"model_version": "v2"}, {"model_version": "v1"}]}
+TORN = {"model_version": "v2", "workers": [{"model_version": "v2"}, {"model_version": "v1", "refused": REFUSES["refused"]}]}
+
+
+@pytest.mark.parametrize(
+    ("scorer", "why"), [([BEHIND], "serves v1 in 1 of 2 workers"), ([TORN], "refuses it: torn")], indirect=["scorer"]
+)
+def test_a_release_is_confirmed_by_all_workers(scorer: str, why: str) -> None:
+    found = confirm([scorer], "v2", patience_s=0)
+    assert not found["served"]
+    assert found["scorers"] == [{"url": scorer, "model_version": "v1", "why": why}]
+
+
 @pytest.mark.parametrize("scorer", [[REFUSES, SERVES, {"model_version": "v2", "refused": None}]], indirect=True)
 def test_a_refusal_of_before_the_promotion_ends_no_release(scorer: str) -> None:
     found = confirm([scorer], "v2", patience_s=60, every_s=0.01)
