@@ -33,6 +33,8 @@ from features.sequences import packed
 from features.state import Watermark, check_identity, watermarks
 
 _NONE = np.empty(0, RECORD)
+USERS = 20
+"""Users whose sequences are read at once: who else asks the store waits meanwhile."""
 ROWS = 1_000_000
 """Rows of history that are compared at once; users are taken together until they have as many."""
 
@@ -142,7 +144,8 @@ def _together(users: dict[str, int]) -> Iterator[list[str]]:
 def _look(online: Online, home: Path, users: dict[str, int], sample: int | None, cap: int) -> Found:
     found, seen = Found(marks=watermarks(online)), Seen()  # before all else: what is below a watermark is online by now
     for part in _together(users):
-        served = [x[0] if x else _NONE for i in range(0, len(part), 500) for x in online.sequences(part[i : i + 500])]
+        reads = (online.sequences(part[i : i + USERS]) for i in range(0, len(part), USERS))
+        served = [found[0] if found else _NONE for read in reads for found in read]
         stored = _stored(home, part, found.marks)
         fence = fences(home).of_all(part)
         served = [records[records["time"] >= least] for records, least in zip(served, fence, strict=True)]

@@ -167,6 +167,16 @@ def test_a_sample_is_compared_and_many_users_in_parts(online: Online, home: Path
     assert (report["users"], report["equal"], report["differing"]) == (20, 19, ["u13"])
 
 
+def test_few_users_are_read_at_once(online: Online, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, read, real = [f"u{i}" for i in range(50)], list[int](), online.sequences
+    for user in users:
+        history.write(home, "events", events(user, records([1])), user)
+    online.append(dict.fromkeys(users, records([1])))
+    monkeypatch.setattr(online, "sequences", lambda some: read.append(len(some)) or real(some))
+    assert parity.compare(online, home)["equal"] == 50
+    assert read == [20, 20, 10]  # whoever scores meanwhile waits for one of these, not for all
+
+
 def test_a_store_of_another_history_is_not_repaired(home: Path) -> None:
     online = Online()
     both(online, home, "u", records([1]), records([2]))
