@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from features.errors import SeminarError
+from model.config import Windows
 from model.nn.spec import Spec
 from model.train.dataset import Dataset
 
@@ -78,8 +80,26 @@ def fits(checkpoint: Checkpoint, name: str, dataset: Dataset) -> None:
 
 def spec_of(folder: Path) -> Spec:
     """The shapes of a checkpoint, without its weights; SeminarError where there is none."""
+    return Spec.read(facts_of(folder)["spec"])
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What a checkpoint was trained on, without its weights; SeminarError where there is none."""
     check(folder)
-    return Spec.read(json.loads((folder / FACTS).read_text())["spec"])
+    found: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    return found
+
+
+def learned_before(facts: dict[str, Any], cut: str, moment_ms: int, name: str, wanted: str) -> None:
+    """SeminarError where a checkpoint learned from what happened after a moment, which `wanted` names.
+
+    cut: up to which of its windows' times it learned; t1 of a PSU, t2 of a click model.
+    """
+    own = Windows.from_dates(facts["windows"])
+    if getattr(own, cut) > moment_ms:
+        given = datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat()
+        problem = f"is before {own.as_dates()[cut]}, up to which {name} learned: it has seen what it would be asked for"
+        raise SeminarError(f"windows.{wanted}", given, problem, "give later windows, or train it again on earlier ones")
 
 
 def ids_of(dataset: Dataset, vocabulary: NDArray[np.int64]) -> NDArray[np.uint64]:

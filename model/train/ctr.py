@@ -59,7 +59,7 @@ def finetune(
     heads: wide.Heads | None = None,
 ) -> dict[str, Any]:
     """Train a click model on [t1, t2) of a version of history (or as it is now) and write its
-    checkpoint below `<home>/checkpoints`.
+    checkpoint below `<home>/checkpoints`. psu: the version to restore, which learned from nothing after t1 (SeminarError).
 
     dataset: the one as of t2, where it is loaded already; heads: the wide heads learned on it before, for `wide.learn`.
     Returns {"checkpoint": folder, "restored": counts by fate, "losses": [mean by epoch], "labels", "seconds"}.
@@ -77,6 +77,7 @@ def finetune(
     restored = None
     if psu is not None:
         pretrained, restored = checkpoint.read(path(home / "psu", psu)), checkpoint.digest(path(home / "psu", psu))
+        checkpoint.learned_before(pretrained.facts, "t1", windows.t1, f"psu {psu}", "t1")
         report = restore(model, checkpoint.map_tables(pretrained, dataset, rows))
     examples = ClickExamples(home, dataset, windows.t1, windows.t2, config.train.negatives)
     run = {"method": search, "psu": psu, "windows": windows.as_dates(), "config": config.as_dict(), "seed": seed}

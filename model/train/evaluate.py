@@ -49,12 +49,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare methods on the same later events, of a version of history where one is named.
 
-    checkpoints: folder by method; catalogue: targets that are ranked among all items on sale as well (`catalogue_ndcg10`).
+    checkpoints: folder by method, of models that learned from nothing after t3 (SeminarError); catalogue: targets that are ranked among all items on sale as well (`catalogue_ndcg10`).
     Returns {"methods": [a row for each method and mode], "calibration": {method: ...}, "candidates": {mode: hash},
     "logistic": {method: [scale, shift]}, "tuning": {"own_frequency": runs}}.
     """
     tune()
     config, begin = config or Config(), time.monotonic()
+    for name, folder in checkpoints.items():
+        checkpoint.learned_before(checkpoint.facts_of(Path(folder)), "t2", windows.t3, name, "t3")
     spec = next((checkpoint.spec_of(Path(folder)) for folder in checkpoints.values()), None)  # another's is refused
     dataset = load(home, windows.end, config.model, history, spec)
     most = config.train.eval_targets

@@ -160,6 +160,15 @@ def test_where_nothing_can_be_learned_it_is_said_why(trained: Trained) -> None:
         Config.load({"train": {"negatives": 4}})
 
 
+def test_what_has_seen_the_answers_is_refused(trained: Trained) -> None:
+    day = 86_400_000
+    earlier = Windows(*(getattr(trained.windows, name) - 12 * day for name in ("t1", "t2", "t3", "end")))
+    with pytest.raises(SeminarError, match=r"windows\.t3.*2025-02-03.*before 2025-02-10.*up to which mine learned"):
+        evaluate(trained.home, checkpoints={"mine": trained.tuned["checkpoint"]}, windows=earlier, config=trained.config)
+    with pytest.raises(SeminarError, match=r"windows\.t1.*2025-01-17.*before 2025-01-29.*psu v000001 learned"):
+        finetune(trained.home, windows=earlier, psu=trained.psu["version"], config=trained.config)
+
+
 def test_rates_have_the_prior_correction_where_nothing_was_shown_before(trained: Trained) -> None:
     """A window of validation of less than the day that clicks are waited for has no impressions to calibrate on."""
     folder = Path(trained.tuned["checkpoint"])
