@@ -67,7 +67,7 @@ def gate(
             "calibration",
             None if ratio is None else abs(ratio - 1),
             limits.calibration,
-            "nothing was shown to measure it on" if ratio is None else "",
+            "nothing was shown and clicked to measure it on" if ratio is None else "",
             most=True,
         ),
         check(

@@ -102,7 +102,10 @@ def fit_shift(scores: Floats, labels: NDArray[Any]) -> float:
 
 
 def calibration(probability: Floats, labels: NDArray[Any], bins: int = 10) -> dict[str, Any]:
-    """Predicted and observed rates by decile, their ratio over all, and the slope of observed on predicted log-odds."""
+    """Predicted and observed rates by decile, their ratio over all, and the slope of observed on predicted log-odds.
+
+    The ratio is None where nothing was observed: whatever was predicted cannot be held against it.
+    """
     order = np.argsort(probability, kind="stable")
     y = (labels > 0).astype(np.float64)
     rows = [
@@ -113,6 +116,6 @@ def calibration(probability: Floats, labels: NDArray[Any], bins: int = 10) -> di
     odds = np.log(np.clip(probability, 1e-7, 1 - 1e-7) / np.clip(1 - probability, 1e-7, 1))
     return {
         "deciles": rows,
-        "predicted_to_observed": float(probability.mean() / max(y.mean(), 1e-12)),
+        "predicted_to_observed": float(probability.mean() / y.mean()) if y.any() else None,
         "slope": fit_logistic(odds, labels)[0],
     }

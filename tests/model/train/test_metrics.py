@@ -95,3 +95,9 @@ def test_the_interval_holds_the_mean_and_narrows_with_users() -> None:
     assert wide[0] == pytest.approx(few.mean())
     assert wide[1] < wide[0] < wide[2]
     assert narrow[2] - narrow[1] < wide[2] - wide[1]
+
+
+def test_where_nothing_was_clicked_no_rate_is_too_high() -> None:
+    found = calibration(np.linspace(0.01, 0.05, 40), np.zeros(40))
+    assert found["predicted_to_observed"] is None
+    assert calibration(np.full(40, 0.5), np.arange(40) % 2)["predicted_to_observed"] == pytest.approx(1)

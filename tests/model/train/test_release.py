@@ -124,7 +124,7 @@ def test_what_cannot_be_measured_does_not_block_and_says_so(shop: Path) -> None:
     assert found["passed"]
     why = {x["name"]: x["why"] for x in found["checks"] if not x["applies"]}
     assert why["codes_recall"] == "histories are too short to need a search"
-    assert why["calibration"] == "nothing was shown to measure it on"
+    assert why["calibration"] == "nothing was shown and clicked to measure it on"
     rewrite(shop / "bundles" / "v000001", gauc=None)
     assert failed(gate(shop, bundle="v000001", limits=Limits(gauc=0.1))) == ["gauc"]  # this one must be there
 
