@@ -77,6 +77,8 @@ def import_(
     for column in getattr(data, "ignored", list)():
         out.line(f"not read: {column} (no column of this name is known)")
     if check:
+        for item in getattr(data, "ambiguous", list)()[:5]:
+            out.line(f"items: {item} (give them timestamps, or keep one)")
         _check(out, data, limit or [])
     else:
         _import(out, data)

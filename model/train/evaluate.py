@@ -49,7 +49,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare methods on the same later events, of a version of history where one is named.
 
-    checkpoints: folder by method, of models that learned from nothing after t3 (SeminarError); catalogue: targets that are ranked among all items on sale as well (`catalogue_ndcg10`).
+    checkpoints: folder by method, of models that learned from nothing after t3 (SeminarError); catalogue: targets that are
+    ranked among all items on sale as well (`catalogue_ndcg10`).
     Returns {"methods": [a row for each method and mode], "calibration": {method: ...}, "candidates": {mode: hash},
     "logistic": {method: [scale, shift]}, "tuning": {"own_frequency": runs}}.
     """

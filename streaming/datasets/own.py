@@ -2,7 +2,7 @@
 
 events: `user_id`, `timestamp`, `item_id` and/or `query` (both: the query led to the item; a query alone: a search), and
 where they are known `dwell_s`, `search_id`, `impression_id`, `event_id`. items: `item_id`, `title`, `category`, `brand`,
-`timestamp`, `attributes` (a JSON object), `text_vector`, `image_vector` (JSON lists); every other column is an attribute.
+`timestamp`, `attributes` (a JSON object), `text_vector`, `image_vector` (JSON lists); other named columns are attributes.
 impressions: a row for what was shown at once: `user_id`, `timestamp`, `impression_id`, `item_ids` (in the order shown,
 separated by |), and `query`, `place`. Times without a zone are UTC. An item without a time was always there.
 
@@ -10,20 +10,33 @@ A row without `event_id` is named by its content: the same row again is the same
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from features import history
 from features.errors import SeminarError
+from streaming.batch import Batch
 from streaming.datasets import rows
 from streaming.datasets.dataset import name_of
 from streaming.datasets.rows import Row
-from streaming.events import BROWSE, IMPRESSION, ITEM, SEARCH, Event, Message
+from streaming.events import BROWSE, END_MS, IMPRESSION, ITEM, SEARCH, Event, Message, parse
 
 SOURCE = "csv"
 EVENT_FIELDS = ("user_id", "item_id", "query", "timestamp", "dwell_s", "search_id", "impression_id", "event_id")
 ITEM_FIELDS = ("item_id", "title", "category", "brand", "timestamp", "attributes", "text_vector", "image_vector")
+INDEX = ("", "Unnamed: 0", "__index_level_0__")
+"""What pandas calls the numbers of its rows, in CSV, in what was read from that, and in parquet."""
 SHOWN_FIELDS = ("user_id", "timestamp", "impression_id", "item_ids", "query", "place")
+
+
+REQUIRED = {
+    ITEM: ("item_id", "title"),
+    BROWSE: ("user_id", "timestamp"),
+    IMPRESSION: ("user_id", "timestamp", "impression_id", "item_ids"),
+}
+"""Columns that a table must have."""
 
 
 class Own:
@@ -34,52 +47,67 @@ class Own:
     def __init__(self, folder: Path) -> None:
         self.name = name_of(folder)
         self._folder = folder
-        self._events = self._file("events")
-        self._items = self._file("items")
-        self._shown = self._file("impressions", optional=True)
+        self._events = self._needed("events")
+        self._items = self._needed("items")
+        self._shown = self._file("impressions")
+        for file, required in ((self._items, ITEM), (self._events, BROWSE), (self._shown, IMPRESSION)):
+            if file:  # all of them before anything is applied
+                rows.check_header(file, rows.header(file), REQUIRED[required])
 
-    def _file(self, name: str, optional: bool = False) -> Path | None:
+    def _needed(self, name: str) -> Path:
+        if found := self._file(name):
+            return found
+        remedy = "give a folder with events.csv and items.csv; `seminar history example DIR` makes one"
+        raise SeminarError("DIR", self._folder, f"has no {name}.csv", remedy)
+
+    def _file(self, name: str) -> Path | None:
         found = [file for suffix in ("csv", "parquet") if (file := self._folder / f"{name}.{suffix}").is_file()]
         if len(found) > 1:
             raise SeminarError("DIR", self._folder, f"has {name}.csv and {name}.parquet", "leave one of them")
-        if not found and not optional:
-            remedy = "give a folder with events.csv and items.csv; `seminar history example DIR` makes one"
-            raise SeminarError("DIR", self._folder, f"has no {name}.csv", remedy)
         return found[0] if found else None
 
     def items(self) -> Iterator[Event | Message]:
         """`item` events of items.csv."""
-        return self._read(self._items, ("item_id", "title"), ITEM, _item)
+        return self._read(self._items, ITEM, _item)
 
     def behaviour(self) -> Iterator[Event | Message]:
         """Searches and browses of events.csv."""
-        return self._read(self._events, ("user_id", "timestamp"), BROWSE, _behaviour)
+        return self._read(self._events, BROWSE, _behaviour)
 
     def impressions(self) -> Iterator[Event | Message]:
         """`impression` events of impressions.csv, where there is one."""
-        return self._read(self._shown, ("user_id", "timestamp", "impression_id", "item_ids"), IMPRESSION, _impression)
+        return self._read(self._shown, IMPRESSION, _impression)
 
-    def _read(self, file: Path | None, required: tuple[str, ...], kind: str, make: Any) -> Iterator[Message]:
+    def _read(self, file: Path | None, kind: str, make: Any) -> Iterator[Message]:
         if file is None:
             return iter(())
         read = rows.read_csv if file.suffix == ".csv" else rows.read_parquet
-        return rows.messages(f"import:{self.name}/{file.name}", read(file, required), kind, make)
+        return rows.messages(f"import:{self.name}/{file.name}", read(file, REQUIRED[kind]), kind, make)
 
     def ignored(self) -> list[str]:
         """Columns that are not read, as `events.csv: name`."""
-        found = []
+        found = [f"{self._items.name}: {name or repr(name)}" for name in rows.header(self._items) if name in INDEX]
         for file, known in ((self._events, EVENT_FIELDS), (self._shown, SHOWN_FIELDS)):
             if file:
-                found += [f"{file.name}: {name}" for name in _header(file) if name not in known]
+                found += [f"{file.name}: {name or repr(name)}" for name in rows.header(file) if name not in known]
         return found
 
-
-def _header(file: Path) -> list[str]:
-    if file.suffix == ".csv":
-        with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-            return [name.strip() for name in lines.readline().rstrip("\r\n").split(",")]
-    names: list[str] = rows.open_parquet(file).schema_arrow.names
-    return names
+    def ambiguous(self) -> list[str]:
+        """Items with rows of one time that differ, and the line whose row holds, in words."""
+        counts = Counter(message.key for message in self.items())
+        several = [message for message in self.items() if counts[message.key] > 1 and message.problem is None]
+        read = Batch([(parse(message, END_MS), message) for message in several]).items()
+        newest, lines = history.newest_items(read), defaultdict[tuple[str, Any], dict[str, int]](dict)
+        for row in read.to_pylist():
+            content = repr([row[name] for name in history.CONTENT])
+            lines[row["item_id"], row["event_timestamp"]].setdefault(content, row["offset"] + 1)
+        found = []
+        for row in newest.to_pylist():
+            rivals = sorted(lines[row["item_id"], row["event_timestamp"]].values())
+            if len(rivals) > 1:
+                at = ", ".join(map(str, rivals))
+                found.append(f"{row['item_id']!r} differs on lines {at}: the greater holds, line {row['offset'] + 1}")
+        return found
 
 
 def _texts(row: Row, *fields: str) -> dict[str, Any]:
@@ -106,7 +134,7 @@ def _item(row: Row) -> Iterator[Event]:
     rows.needed(row, "title")
     data = _texts(row, "item_id", "title", "category", "brand")
     attributes = _json(row, "attributes", dict)
-    attributes |= {name: value for name, value in row.items() if name not in ITEM_FIELDS}
+    attributes |= {name: value for name, value in row.items() if name not in (*ITEM_FIELDS, *INDEX)}
     data["attributes"] = {str(name): str(value) for name, value in attributes.items()}
     for name in ("text_vector", "image_vector"):
         if name in row:

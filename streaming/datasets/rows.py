@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,14 +32,21 @@ def problem(field: str, value: object, reason: str, remedy: str) -> Invalid:
     return Invalid(field, value, f"{reason}; {remedy}")
 
 
+def header(file: Path) -> list[str]:
+    """The names of a file's columns; SeminarError where a CSV file's are not separated by commas."""
+    if file.suffix != ".csv":
+        names: list[str] = open_parquet(file).schema_arrow.names
+        return names
+    with _open(file) as lines:
+        return _names(file, csv.reader(lines, strict=True))
+
+
 def read_csv(file: Path, required: tuple[str, ...]) -> Numbered:
     """Rows under the header's names; empty fields are left out. SeminarError: the header lacks a required column."""
-    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with _open(file) as lines:
         reader = csv.reader(lines, strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
-            raise SeminarError(f"{file} header", header[0], "is one column", "separate columns by commas")
-        _check_header(file, header, required)
+        header = _names(file, reader)
+        check_header(file, header, required)
         while True:
             line = reader.line_num + 1
             try:
@@ -47,18 +54,48 @@ def read_csv(file: Path, required: tuple[str, ...]) -> Numbered:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield (
-                    line,
-                    problem("line", "", f"is no CSV ({error})", "quote fields that hold commas, double quotes inside"),
-                )
+                yield line, _no_csv(line, reader.line_num, error)
                 continue
             if not values:
                 continue
-            if len(values) != len(header):
+            whole = ",".join(values)
+            if not whole.isascii() and (told := _not_utf8(whole)):
+                yield line, told
+            elif len(values) != len(header):
                 reason = f"has {len(values)} fields, the header {len(header)}"
-                yield line, problem("line", ",".join(values), reason, "quote fields that hold commas")
+                yield line, problem("line", whole, reason, "quote fields that hold commas")
             else:
                 yield line, {name: value for name, value in zip(header, values, strict=True) if value != ""}
+
+
+def _open(file: Path) -> TextIO:
+    return file.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _names(file: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        found = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise SeminarError(f"{file} header", "", f"is no CSV ({error})", "close each quote in its first line") from None
+    if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
+        raise SeminarError(f"{file} header", found[0], "is one column", "separate columns by commas")
+    return found
+
+
+def _no_csv(first: int, last: int, error: csv.Error) -> Invalid:
+    remedy = "quote fields that hold commas, double quotes inside"
+    if last > first:
+        return problem("lines", f"{first} to {last}", f"are one quoted field ({error})", f"close the quote, or {remedy}")
+    return problem("line", "", f"is no CSV ({error})", remedy)
+
+
+def _not_utf8(text: str) -> Invalid | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return problem("line", shown, "is not UTF-8", "save the file as UTF-8")
+    return None
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
@@ -72,7 +109,7 @@ def open_parquet(file: Path) -> pq.ParquetFile:
 def read_parquet(file: Path, required: tuple[str, ...]) -> Numbered:
     """Rows of a parquet file; nulls are left out."""
     table = open_parquet(file)
-    _check_header(file, table.schema_arrow.names, required)
+    check_header(file, table.schema_arrow.names, required)
     line = 0
     for batch in table.iter_batches(batch_size=8_192):
         for row in batch.to_pylist():
@@ -102,7 +139,8 @@ def _whole(file: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
         raise SeminarError("file", file, f"is no whole gzip file ({error})", "write or copy it again") from None
 
 
-def _check_header(file: Path, header: list[str], required: tuple[str, ...]) -> None:
+def check_header(file: Path, header: list[str], required: tuple[str, ...]) -> None:
+    """SeminarError where a required column is missing, or one is there twice."""
     for name in required:
         if name not in header:
             found = ", ".join(header) or "nothing"

@@ -49,7 +49,7 @@ BAD = {
     "u1,2024-05-01,a": ("line", "u1,2024-05-01,a", "has 3 fields, the header 7"),
     'u1,2024-05-01,"a"b,,,,': ("line", "", "is no CSV"),
     "u1,2024-05-01,a," + "q" * 1001 + ",,,": ("query", "q" * 1000, "correct the row"),
-    "u\udcff,2024-05-01,a,,,,": ("data", "'\\udcff'", "surrogate"),
+    "u\udcff,2024-05-01,a,,,,": ("line", "u\\xff,2024-05-01,a,,,,", "is not UTF-8; save the file as UTF-8"),
 }
 
 
@@ -136,7 +136,7 @@ def test_another_folder_of_the_same_name_takes_no_letter_back(home: Path, tmp_pa
 def test_a_quote_that_is_not_closed_takes_no_good_row_silently(tmp_path: Path) -> None:
     found = list(Own(folder(tmp_path / "shop", [GOOD[0], 'u1,2024-05-01,a,"tea,,,', *GOOD[1:]])).behaviour())
     assert [bool(x.problem) for x in found] == [False, True]  # type: ignore[union-attr]
-    with pytest.raises(Invalid, match="unexpected end of data"):
+    with pytest.raises(Invalid, match=r"lines: '3 to 7' are one quoted field \(unexpected end of data\)"):
         parse(found[1])  # type: ignore[arg-type]
 
 
@@ -195,6 +195,31 @@ def test_a_wrong_header_is_refused(tmp_path: Path, name: str, text: str, words: 
     (shop / name).write_text(text)
     with pytest.raises(SeminarError, match=words):
         list(dataset_messages(Own(shop)))
+
+
+def test_headers_are_looked_at_before_anything_is_read(tmp_path: Path) -> None:
+    shop = folder(tmp_path / "shop", GOOD)
+    (shop / "events.csv").write_text('"user_id","timestamp","item_id","rat,ing"\nu,2024-05-01,a,5\n')
+    assert Own(shop).ignored() == ["events.csv: rat,ing"]
+    (shop / "events.csv").write_text("user_id,item_id\nu,a\n")
+    with pytest.raises(SeminarError, match=r"events\.csv column: 'timestamp' is missing"):
+        Own(shop)
+
+
+def test_numbers_of_rows_are_no_attribute(tmp_path: Path) -> None:
+    shop = folder(tmp_path / "shop", GOOD)
+    (shop / "items.csv").write_text(",item_id,title\n0,a,A\n")
+    assert Own(shop).ignored() == ["items.csv: ''"]
+    (item,) = Own(shop).items()
+    assert parse(item).data["attributes"] == {}  # type: ignore[arg-type]
+
+
+def test_the_check_says_which_of_two_rows_holds(home: Path, tmp_path: Path) -> None:
+    shop = folder(tmp_path / "shop", GOOD)
+    (shop / "items.csv").write_text("item_id,title\na,Tea\na,Mug\nb,Pot\nb,Pot\n")
+    assert Own(shop).ambiguous() == ["'a' differs on lines 2, 3: the greater holds, line 2"]
+    import_dataset(Own(shop), Online(), home)
+    assert {row["item_id"]: row["title"] for row in history.read_items(home).to_pylist()} == {"a": "Tea", "b": "Pot"}
 
 
 def test_a_missing_file_and_columns_that_are_not_read(tmp_path: Path) -> None:
