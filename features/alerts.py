@@ -5,6 +5,7 @@ import logging
 import os
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ def alert(home: Path, what: str, **facts: Any) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     if url := settings().alert_url:
-        request = urllib.request.Request(url, line.encode(), {"Content-Type": "application/json"})
         try:
+            request = urllib.request.Request(url, line.encode(), {"Content-Type": "application/json"})
             urllib.request.urlopen(request, timeout=5).close()
-        except OSError as error:
+        except (OSError, ValueError, HTTPException) as error:  # ValueError: an address without a scheme
             log.error("alert was not posted to %s: %s", url, error)
     return entry
 

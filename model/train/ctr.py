@@ -21,7 +21,7 @@ from model.train import checkpoint, wide
 from model.train.batch import Step, encode, gather
 from model.train.dataset import Dataset, load, vocabulary
 from model.train.examples import ClickExamples
-from model.train.loop import Losses, Resume, finished, fit, resume_file
+from model.train.loop import Losses, Resume, finished, fit, goes_on, resume_file
 from model.train.moments import Moments
 from model.train.objective import objective
 from model.train.popularity import Popularity
@@ -88,7 +88,7 @@ def finetune(
         raise SeminarError("windows", f"{dates['t1']} to {dates['t2']}", problem, "give an earlier t1 or a later t2")
     resume = Resume(resume_file(home, dataset, {**run, "restored": restored, "labels": examples.labels()}))
     task = Task(dataset, rows, examples, Popularity(dataset, windows.t2), config.train)
-    if not resume.file.exists():  # a run that goes on has learned all that
+    if not goes_on(resume):  # a run that does has learned all that
         standardise(model, task, seed)
         wide.learn(model, dataset, examples, task.popularity, config.train, seed, heads)
     losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, _losses(model, task), resume)["total"]

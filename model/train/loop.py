@@ -8,7 +8,9 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from features.publish import sync
 from model.config import TrainConfig
 from model.train.dataset import Dataset
 from model.train.optimise import Optimiser
@@ -88,13 +91,31 @@ def _save(resume: Resume, module: nn.Module, optimiser: Optimiser, number: int, 
     aside = resume.file.with_suffix(f".{os.getpid()}.tmp")
     state = {"module": module.state_dict(), "optimiser": optimiser.state(), "step": number, "sums": sums, "means": means}
     torch.save(state, aside)
+    sync(aside)
     os.replace(aside, resume.file)
 
 
+def goes_on(resume: Resume) -> bool:
+    """Whether a run has a saved state; one that is torn is dropped, and the run starts anew."""
+    return _read(resume) is not None
+
+
+def _read(resume: Resume) -> dict[str, Any] | None:
+    if not resume.file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(resume.file, weights_only=True)
+        return state
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        log.warning("starts anew: the saved state %s is torn (%s)", resume.file, str(error).partition("\n")[0])
+        finished(resume)
+        return None
+
+
 def _load(resume: Resume | None, module: nn.Module, optimiser: Optimiser) -> tuple[int, Sums, Means]:
-    if resume is None or not resume.file.exists():
+    state = _read(resume) if resume else None
+    if state is None:
         return 0, {}, {}
-    state = torch.load(resume.file, weights_only=True)
     module.load_state_dict(state["module"])
     optimiser.restore(state["optimiser"])
     log.info("goes on from step %d, saved by a run that was ended", state["step"])

@@ -70,6 +70,9 @@ def prune(home: Path, keep: int = KEEP, grace_s: float = GRACE_S, dry: bool = Fa
                 _remove(home / kind / name)
             for left in (home / kind).glob(".removing-*"):  # by a run that was killed
                 shutil.rmtree(left, ignore_errors=True)
+            for left in (home / kind).glob(".building-*"):  # likewise; none is built for so long
+                if _old(left, GRACE_S):
+                    shutil.rmtree(left, ignore_errors=True)
     pinned, released = _hold(home, stay["history"], dry)
     return {
         "removed": removed,

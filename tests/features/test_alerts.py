@@ -33,4 +33,7 @@ def test_an_address_that_is_away_costs_only_the_post(tmp_path: Path, monkeypatch
     for number in range(3):
         alert(tmp_path, f"alert {number}")
     assert [x["what"] for x in recent(tmp_path, 2)] == ["alert 2", "alert 1"]
+    monkeypatch.setenv("SEMINAR_ALERT_URL", "alerts.example/hook")  # without a scheme
+    alert(tmp_path, "alert 3")
+    assert recent(tmp_path, 1)[0]["what"] == "alert 3"
     assert recent(tmp_path / "nothing") == []

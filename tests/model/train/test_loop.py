@@ -15,7 +15,7 @@ from torch import nn
 
 from model.config import Config
 from model.train import checkpoint
-from model.train.loop import Resume, fit
+from model.train.loop import Resume, fit, goes_on
 from tests.model.conftest import Trained
 
 RUN = """
@@ -72,6 +72,17 @@ def test_a_saved_state_is_gone_on_from(tmp_path: Path) -> None:
     assert again == whole
     for mine, theirs in zip(module.parameters(), expected.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_torn_state_is_dropped_and_the_run_starts_anew(tmp_path: Path) -> None:
+    torch.save({"step": 3, "module": torch.zeros(100)}, file := tmp_path / "state.pt")
+    file.write_bytes(file.read_bytes()[:-40])
+    assert not goes_on(Resume(file))
+    assert not file.exists()
+    file.write_bytes(b"")
+    losses = {"total": torch.zeros((), requires_grad=True)}
+    found = fit(Line(), np.arange(2), Config().train, 1, 0, lambda *_: losses, Resume(file))
+    assert found == {"total": [0.0]}
 
 
 def test_fine_tuning_outlives_kill_9(trained: Trained, tmp_path: Path) -> None:

@@ -175,3 +175,11 @@ def test_a_catalogue_is_assembled_again_without_its_shards(tmp_path: Path) -> No
     assert catalogue.assemble(tmp_path, encoded=encoded, **told) == found
     assert current(tmp_path / "catalogue") == "v000001"
     assert catalogue.assemble(tmp_path, encoded=shard([1, 2, 3, 4]), **told)["version"] == "v000002"
+
+
+def test_what_a_killed_publisher_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name, age in (("fresh", 0), ("left", 2 * 86_400)):
+        (folder := tmp_path / "psu" / f".building-{name}").mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    prune(tmp_path, grace_s=0)
+    assert [x.name for x in (tmp_path / "psu").iterdir()] == [".building-fresh"]
