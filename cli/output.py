@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from features.reports import plain
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")]
 
 
@@ -40,7 +42,7 @@ class Output:
     def result(self, facts: dict[str, Any]) -> None:
         """The command's result: printed only with `--json`."""
         if self.as_json:
-            print(json.dumps(facts, default=str), flush=True)
+            print(json.dumps(plain(facts), allow_nan=False), flush=True)
 
     @contextmanager
     def progress(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

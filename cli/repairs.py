@@ -103,6 +103,8 @@ def forget(
         f"{len(receipt['users'])} users forgotten: {receipt['rows']:,} rows in {receipt['files']:,} files, "
         f"{receipt['query_texts']:,} query texts, {receipt['dead_letters']:,} dead letters"
     )
+    if receipt["users"] and not any(receipt[x] for x in ("rows", "dead_letters", "logged_requests", "candidate_lists")):
+        out.line(f"nothing was known of {user or 'them'}: look at the spelling; what comes of before now is dropped")
     out.line("what remains:")
     for name, what in receipt["remains"].items():
         out.line(f"  {name}: {what}")

@@ -20,7 +20,7 @@ def ranked(answer: ScoreAnswer, most: int = 5) -> list[Score]:
 
 
 def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | None) -> None:
-    """Print an answer's best candidates."""
+    """Print an answer's best candidates, and why others have no score."""
     sequence = answer["sequence"]
     asked = f"query {query!r}" if query else "no query"
     out.line(f"user {answer['user']}, {asked}, {sequence['length']:,} behaviours, model {answer['model_version']}")
@@ -31,6 +31,9 @@ def show(out: Output, answer: ScoreAnswer, titles: dict[str, str], query: str | 
             for s in ranked(answer)
         ],
     )
+    for s in answer["scores"]:
+        if s["score"] is None:
+            out.line(f"{s['item']}: {s.get('reason', 'not scored')}")
 
 
 def show_explanation(out: Output, explained: Explanation, most: int = 8) -> None:

@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.output import Output
+from cli.scoring import show
 
 
 def seminar(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,3 +99,24 @@ def test_status_names_the_next_command_and_import_is_safe_to_repeat(tmp_path: Pa
     parity = json.loads(seminar(home, "history", "parity", "--json").stdout.splitlines()[-1])
     assert (parity["users"], parity["equal"], parity["edit_distance"]) == (1, 1, 0)
     assert "train psu" in json.loads(seminar(home, "status", "--json").stdout.splitlines()[-1])["next"]
+
+
+def test_a_result_is_json_for_every_reader(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=True).result({"metrics": {"codes_recall": float("nan")}, "home": Path("x")})
+    assert capsys.readouterr().out == '{"metrics": {"codes_recall": null}, "home": "x"}\n'
+
+
+def test_candidates_without_a_score_are_shown_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [
+        {"item": "a", "rate": 0.1, "score": 1.0},
+        {"item": "zz", "rate": None, "score": None, "reason": "unknown item"},
+    ]
+    show(Output(), {"sequence": {"length": 1}, "user": "u", "model_version": "v1", "scores": scores}, {}, None)  # type: ignore
+    assert "zz: unknown item" in capsys.readouterr().out
+
+
+def test_forgetting_nobody_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    said = CliRunner().invoke(app, ["forget", "typo-user"])
+    assert said.exit_code == 0
+    assert "nothing was known of typo-user" in said.output
