@@ -12,6 +12,7 @@ A row without `event_id` is named by its content: the same row again is the same
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ class Own:
 
     def ambiguous(self) -> list[str]:
         """Items with rows of one time that differ, and the line whose row holds, in words."""
-        counts = Counter(message.key for message in self.items())
-        several = [message for message in self.items() if counts[message.key] > 1 and message.problem is None]
+        rows_of = partial(self._read, self._items, ITEM, _item)
+        counts = Counter(message.key for message in rows_of())
+        several = [message for message in rows_of() if counts[message.key] > 1 and message.problem is None]
         read = Batch([(parse(message, END_MS), message) for message in several]).items()
         newest, lines = history.newest_items(read), defaultdict[tuple[str, Any], dict[str, int]](dict)
         for row in read.to_pylist():
