@@ -186,7 +186,7 @@ def promote(
     asked = smoke(folder, read_sequences(home).user_ids[:20], online=Online())
     judged = gate(home, bundle=bundle, duel=compared, smoke=asked)
     for check in judged["checks"]:
-        if check["why"]:
+        if not check["applies"]:
             out.line(f"not applicable: {check['name']}, {check['why']}")
     if why := missed(judged["checks"]):
         raise SeminarError("bundle", bundle, f"failed the gate: {why}", f"{champion or 'nothing'} serves on")

@@ -5,7 +5,7 @@ from math import isnan
 from typing import Any
 
 Check = dict[str, Any]
-"""name, value, limit, at ("least" or "most"), applies, passed, why (it does not apply)."""
+"""name, value, limit, at ("least" or "most"), applies, passed, why (it does not apply, or failed without a figure)."""
 
 
 def check(name: str, value: float | None, limit: float, why: str = "", *, most: bool = False) -> Check:
@@ -26,9 +26,14 @@ def check(name: str, value: float | None, limit: float, why: str = "", *, most: 
     }
 
 
+def failure(name: str, limit: float, why: str) -> Check:
+    """A check that failed without a figure, and why."""
+    return check(name, None, limit) | {"why": why}
+
+
 def missed(checks: Iterable[Mapping[str, Any]]) -> str:
     """The checks that did not pass, with figures and limits; "" when all did."""
-    return ", ".join(f"{x['name']} {_short(x['value'])} (limit {x['limit']})" for x in checks if not x["passed"])
+    return ", ".join(f"{x['name']} {x['why'] or _short(x['value'])} (limit {x['limit']})" for x in checks if not x["passed"])
 
 
 def _short(value: float | None) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import model.bundle as bundles
-from features.checks import Check, check
+from features.checks import Check, check, failure
 from features.publish import current, path, verify
 from features.settings import configured
+from model.config import Windows
+
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Limits:
 
     gauc: float = 0.55
     margin: float = 0.02  # of GAUC by which it may be worse than the champion, at the lower end of the paired interval
+    newer_days: float = 0.0  # by which its windows must end after the champion's
     events: float = 0.15  # of the champion's own GAUC below its published one: then the events are to be doubted, not it
     codes_recall: float = 0.9
     calibration: float = 0.25  # |mean predicted / observed rate - 1| on later impressions
@@ -60,6 +64,7 @@ def gate(
     checks = [
         check("gauc", found.get("gauc"), limits.gauc),
         *_against(home, champion, found, duel or {}, limits),
+        _newer(manifest, _manifest(home, champion) if champion else None, limits),
         check(
             "codes_recall", recall, limits.codes_recall, "histories are too short to need a search" if _none(recall) else ""
         ),
@@ -89,10 +94,12 @@ def _against(
     names = ("champion", "champion_impressions", "events")
     if champion is None:
         return [check(name, None, -limits.margin, "there is no champion yet") for name in names]
-    manifest = json.loads((path(home / "bundles", champion) / bundles.MANIFEST).read_text())
+    if "champion" in duel and duel["champion"] != champion:  # the pointer was moved since
+        return [failure("champion", -limits.margin, f"was not compared with {champion}, which is served by now: run again")]
+    manifest = _manifest(home, champion)
     published = manifest["metrics"].get("gauc")
     ranked, shown = duel.get("gauc"), duel.get("impressions")
-    if duel.get("champion") != champion or ranked is None:
+    if ranked is None:
         # On other events than its own, only the published figures can be compared.
         difference = None if published is None or found.get("gauc") is None else found["gauc"] - published
         why = str(duel.get("reason", "it was not compared on the same events"))
@@ -108,6 +115,21 @@ def _against(
         check("champion_impressions", shown and shown["hi"], -limits.margin, "" if shown else none),
         check("events", drop, -limits.events, "the champion published no figure" if drop is None else ""),
     ]
+
+
+def _manifest(home: Path, bundle: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path(home / "bundles", bundle) / bundles.MANIFEST).read_text())
+    return found
+
+
+def _newer(manifest: Mapping[str, Any], champion: Mapping[str, Any] | None, limits: Limits) -> Check:
+    """A run of long ago that is cleared now must not replace what was trained since."""
+    mine, theirs = (x and x.get("windows") for x in (manifest, champion))
+    if not champion or not mine or not theirs:
+        why = "a manifest names no windows" if champion else "there is no champion yet"
+        return check("newer_days", None, limits.newer_days, why)
+    mine, theirs = (Windows.from_dates(x).end for x in (mine, theirs))
+    return check("newer_days", (mine - theirs) / DAY_MS, limits.newer_days)
 
 
 def _impression_gauc(manifest: Mapping[str, Any]) -> float | None:

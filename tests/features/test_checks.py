@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from features.checks import check, missed
+from features.checks import check, failure, missed
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,5 @@ def test_what_was_missed_is_said_with_figures() -> None:
     checks = [check("gauc", 0.51234567, 0.6), check("recall", None, 0.9), check("lag", 3, 5, most=True)]
     assert missed(checks) == "gauc 0.5123 (limit 0.6), recall without a figure (limit 0.9)"
     assert missed(checks[2:]) == ""
+    (moved,) = [failure("champion", -0.02, "was not compared")]
+    assert (moved["passed"], moved["applies"], missed([moved])) == (False, True, "champion was not compared (limit -0.02)")

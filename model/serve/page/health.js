@@ -109,7 +109,7 @@ function gate({ reports }) {
         check.name,
         figure(check.value),
         `at ${check.at} ${words(check.limit)}`,
-        check.why ? h("span", { className: "faint" }, check.why) : judged(check.passed, check.passed ? "passed" : "failed"),
+        check.applies ? judged(check.passed, check.passed ? "passed" : check.why || "failed") : h("span", { className: "faint" }, check.why),
       ]),
     ),
   );

@@ -3,12 +3,14 @@ import multiprocessing
 import os
 import shutil
 import signal
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from features.checks import missed
 from features.errors import SeminarError
 from features.publish import POINTER, SUMS, checksums, current, path
 from model.config import Config
@@ -137,6 +139,26 @@ def test_without_a_comparison_the_published_figures_are_compared(shop: Path) -> 
     )
     assert failed(found) == ["champion"]
     assert {x["name"]: x["why"] for x in found["checks"]}["events"] == "its checkpoint is gone"
+
+
+def test_a_bundle_that_was_not_compared_with_what_is_served_by_now_is_stopped(shop: Path) -> None:
+    """It lost against the former champion; against the published figures of the new one it would pass."""
+    promote(shop, bundle="v000001")
+    lost = {"challenger": 0.69, "champion": 0.75, "difference": -0.06, "lo": -0.08, "hi": -0.04, "users": 50}
+    for former in ("v000009", None):
+        found = gate(shop, bundle="v000002", limits=Limits(**LOOSE), duel={"champion": former, "gauc": lost})
+        assert failed(found) == ["champion"]
+        assert "run again" in missed(found["checks"])
+
+
+def test_what_was_trained_on_older_windows_replaces_nothing_newer(shop: Path) -> None:
+    promote(shop, bundle="v000001")
+    manifest = json.loads((shop / "bundles" / "v000002" / "manifest.json").read_text())
+    end = datetime.fromisoformat(manifest["windows"]["end"])
+    rewrite(shop / "bundles" / "v000002", "windows", end=(end - timedelta(days=3)).isoformat())
+    found = gate(shop, bundle="v000002", limits=Limits(**LOOSE))
+    assert (failed(found), missed(found["checks"])) == (["newer_days"], "newer_days -3 (limit 0.0)")
+    assert gate(shop, bundle="v000002", limits=Limits(**LOOSE, newer_days=-3))["passed"]
 
 
 def test_the_gate_compares_with_the_champion_on_the_same_events(shop: Path) -> None:
