@@ -265,7 +265,7 @@ def ctr() -> None:
         from features.publish import current
         from features.settings import settings
         from model.serve.rollout import confirm
-        from model.train.release import rollback
+        from model.train.release import withdraw
 
         assert params is not None
         home, bundle, scorers = settings().home, promoted["bundle"], settings().scorers
@@ -274,9 +274,7 @@ def ctr() -> None:
         found = confirm(scorers, bundle, params["patience_s"])
         if not found["served"]:
             why = "; ".join(f"{x['url']} {x['why']}" for x in found["scorers"] if x["why"])
-            raise SeminarError(
-                "bundle", bundle, f"is not served: {why}", f"{rollback(home, bundle)['bundle']} is pointed to again"
-            )
+            raise SeminarError("bundle", bundle, f"is not served: {why}", withdraw(home, bundle))
         names = ("psu", "codebooks", "history", "windows")
         outlet_events[BUNDLE].extra = {"bundle": bundle, **{name: pins[name] for name in names}}
         return found

@@ -44,7 +44,7 @@ def _ask(client: httpx.Client, url: str, bundle: str) -> dict[str, Any]:
     try:
         answer = client.get(f"{url}/v2/health/ready")
         body = answer.json() if answer.status_code == 200 else {}
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return {"url": url, "model_version": None, "why": f"does not answer ({type(error).__name__})"}
     workers = body.get("workers") or [body]
     behind = [worker.get("model_version") for worker in workers if worker.get("model_version") != bundle]

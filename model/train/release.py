@@ -70,3 +70,13 @@ def rollback(home: Path, bundle: str | None = None) -> dict[str, Any]:
         known = ", ".join(versions(kind)) or "none"
         raise SeminarError("bundle", serving, "has no former version", f"name one: `seminar promote` ({known})")
     return promote(home, bundle=former, reason=f"{ROLLBACK} {serving}")
+
+
+def withdraw(home: Path, bundle: str) -> str:
+    """Roll back a bundle that is served by no scorer; what the pointer names now, in words. Never raises for its state."""
+    if current(home / "bundles") == bundle and next(formers(home), None) is None:
+        return "nothing was served before it, so the pointer stays"
+    try:
+        return f"{rollback(home, bundle)['bundle']} is pointed to again"
+    except SeminarError as error:
+        return f"it could not be rolled back ({error})"

@@ -86,6 +86,19 @@ close = bag.dags["labels"].get_task("close").python_callable
 close("2025-01-02", {}, params={"dry": False}, dag_run=run, outlet_events=said)
 found["closed"] = [said[LABELS].extra["history"], versions.pins(home)]
 found["retry"] = {name: policy.evaluate(error, 1, 2).action.value for name, error in errors.items()}
+
+import os
+from features.publish import point, publish
+from features.settings import settings
+os.environ["SEMINAR_HOME"], os.environ["SEMINAR_SCORERS"] = sys.argv[1], "http://[::1"
+kind = settings().bundles
+publish(kind, lambda folder: (folder / "manifest.json").write_text("{}") and None)
+(kind / "promotions.jsonl").write_text('{"bundle": "v000001", "former": null, "reason": "promoted"}')
+point(kind, "v000001")
+try:
+    bag.dags["ctr"].get_task("confirm").python_callable({}, {"bundle": "v000001"}, {"patience_s": 0})
+except Exception as error:
+    found["first"] = [type(error).__name__, str(error)]
 print(json.dumps(found, default=str))
 """
 
@@ -197,6 +210,12 @@ def test_the_version_that_psu_is_told_of_is_held_until_it_starts(found: dict[str
 def test_baselines_of_the_settings_are_known_ones(found: dict[str, Any]) -> None:
     wrong = ["settings.ctr baselines", "settings.ctr baselines", "settings.ctr"]
     assert found["baselines"] == [["din_full", "din_recent"], [], *wrong]
+
+
+def test_a_first_release_that_no_scorer_serves_says_why_and_that_nothing_was_served_before(found: dict[str, Any]) -> None:
+    kind, words = found["first"]
+    assert kind == "SeminarError"
+    assert "is not served: http://[::1 does not answer (InvalidURL); nothing was served before it" in words
 
 
 def test_airflow_parses_the_folder_without_this_repositorys_helpers(found: dict[str, Any]) -> None:
