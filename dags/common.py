@@ -50,11 +50,10 @@ def ended(context: Mapping[str, Any]) -> None:
 
 
 def failed(context: Mapping[str, Any]) -> None:
-    """Note the failure, and alert."""
+    """Alert, and note the failure."""
     from features.alerts import alert
     from features.settings import settings
 
-    ended(context)
     task = context["ti"]
     alert(
         settings().home,
@@ -65,6 +64,7 @@ def failed(context: Mapping[str, Any]) -> None:
         error=str(context.get("exception")),
         runbook="docs/operations.md#a-task-failed",
     )
+    ended(context)  # which a full disk stops
 
 
 class LateRule(RetryRule):

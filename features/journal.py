@@ -6,26 +6,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from features.json_lines import append, read
+
 KEPT = 5_000
 """Lines; when there are twice as many the older half goes."""
 
 
 def note(home: Path, **facts: Any) -> None:
-    """Append one line: dag, run, task, map_index, attempt, state, begun, seconds, error."""
-    file = home / "reports" / "runs.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"ended": datetime.now(UTC).isoformat(), **facts}, default=str) + "\n"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, line.encode())  # one write: lines of tasks that end together do not mix
-    finally:
-        os.close(descriptor)
+    """Append one line: dag, run, task, map_index, attempt, state, begun, seconds, error; OSError where the disk is full."""
+    append(_file(home), [{"ended": datetime.now(UTC).isoformat(), **facts}])
 
 
 def lines(home: Path) -> list[dict[str, Any]]:
     """All lines, oldest first."""
-    file = home / "reports" / "runs.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines() if line] if file.exists() else []
+    return read(_file(home))
 
 
 def runs(home: Path, most: int = 100) -> list[dict[str, Any]]:
@@ -53,8 +47,12 @@ def trim(home: Path) -> int:
     known = lines(home)
     if len(known) < 2 * KEPT:
         return 0
-    file = home / "reports" / "runs.jsonl"
+    file = _file(home)
     aside = file.with_suffix(".tmp")
     aside.write_text("".join(json.dumps(line) + "\n" for line in known[-KEPT:]))
     os.replace(aside, file)
     return len(known) - KEPT
+
+
+def _file(home: Path) -> Path:
+    return home / "reports" / "runs.jsonl"

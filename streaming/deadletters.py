@@ -7,10 +7,8 @@ each in `<home>/deadletters/import.jsonl`, synced. In both, a later entry replac
 without an origin removes it.
 """
 
-import contextlib
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,8 @@ from typing import Any
 
 from kafka import TopicPartition
 
+from features.json_lines import append
+from features.json_lines import read as read_lines
 from features.publish import sync
 from streaming import clients
 from streaming.events import Invalid, Message
@@ -27,7 +27,6 @@ from streaming.positions import Position
 from streaming.reading import ranges, read
 from streaming.topics import DEADLETTER
 
-log = logging.getLogger(__name__)
 BODY = 800_000
 """Bytes kept of a body: with its headers a letter must fit where the message fitted, or it would block its partition."""
 _HEADER, _HEADERS = 1_000, 50
@@ -110,11 +109,11 @@ class FileSink:
 
     def send(self, rejected: Sequence[tuple[Message, Invalid]]) -> None:
         """Append one line each and sync."""
-        self._append(_line(key_of(message), message, _facts(message, invalid)) for message, invalid in rejected)
+        append(self.path, (_line(key_of(m), m, _facts(m, invalid)) for m, invalid in rejected))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Lines that take letters back."""
-        self._append({"key": key} for key in keys)
+        append(self.path, ({"key": key} for key in keys))
 
     def rewrite(self, letters: Iterable[Letter]) -> None:
         """Keep these letters and nothing else; the caller sees to it that nobody appends meanwhile."""
@@ -126,22 +125,6 @@ class FileSink:
         sync(aside)
         os.replace(aside, self.path)
         sync(self.path.parent)
-
-    def _append(self, lines: Iterable[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+", buffering=0) as file:  # a buffer would be written again when the file is closed
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 1, 0))
-            torn = file.read(1) not in (b"", b"\n")  # a writer was killed in the middle of a line
-            rest = b"\n" * torn + b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            except OSError:  # a full disk: half a line is none
-                with contextlib.suppress(OSError):
-                    os.truncate(self.path, size)
-                raise
 
 
 def _line(key: str, message: Message, facts: dict[str, str]) -> dict[str, Any]:
@@ -210,13 +193,7 @@ def _letter(key: str, sent: Message) -> Letter:
 def letters_in_file(home: Path) -> list[Letter]:
     """Every letter of bulk imports."""
     found: dict[str, Letter] = {}
-    file = FileSink(home).path
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            facts = json.loads(line)
-        except ValueError:
-            log.warning("%s: a line that was torn is passed over", file)
-            continue
+    for facts in read_lines(FileSink(home).path):
         if "dl_origin" not in facts:
             found.pop(facts["key"], None)
             continue

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from features import alerts, history, journal, quality, reports
+from features.json_lines import read
 from features.publish import current, versions
 from model.bundle import MANIFEST, Bundle, Table
 from model.search.codebooks import Quantiser
@@ -65,8 +66,7 @@ def _versions(home: Path) -> Facts:
 
 def _promotions(home: Path) -> list[Facts]:
     """The log of promotions, the newest first, each with the figures of its bundle's manifest where it is still there."""
-    log = home / "bundles" / PROMOTIONS
-    entries = [json.loads(line) for line in log.read_text().splitlines()[-50:]] if log.exists() else []
+    entries = read(home / "bundles" / PROMOTIONS)[-50:]
     return [entry | _manifest(home / "bundles" / entry["bundle"]) for entry in reversed(entries)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from features import versions
 from features.errors import SeminarError
+from features.json_lines import read
 from features.publish import current, path
 from features.settings import REPOSITORY
 from model.bundle import MANIFEST
@@ -43,8 +44,7 @@ def facts(kind: Path, name: str) -> dict[str, Any]:
 
 def promotions(home: Path) -> list[dict[str, Any]]:
     """Every move of the pointer, oldest first: time, bundle, former, reason."""
-    log = home / "bundles" / LOG
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return read(home / "bundles" / LOG)
 
 
 def made_from(home: Path, bundle: str) -> dict[str, str | None]:

@@ -5,8 +5,6 @@ reads. Both are safe to repeat: to promote what is pointed to already logs nothi
 scorers which refused it try again.
 """
 
-import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import model.bundle as bundles
 from features.errors import SeminarError
+from features.json_lines import append
 from features.publish import current, path, point, sync, verify, versions
 from model.train.lineage import LOG, promotions
 
@@ -34,10 +33,7 @@ def promote(home: Path, *, bundle: str, reason: str = "promoted", champion: str 
         raise SeminarError("champion", former, f"is not the one that was compared ({champion})", "run the DAG ctr again")
     if former != bundle:
         entry = {"time": datetime.now(UTC).isoformat(), "bundle": bundle, "former": former, "reason": reason}
-        with (kind / LOG).open("a") as log:
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+        append(kind / LOG, [entry])
         sync(kind)
     point(kind, bundle)
     return {"bundle": bundle, "former": former}

@@ -167,7 +167,7 @@ def test_health_says_what_is_there_and_what_is_away(served: Served, trained: Tra
 def test_a_part_that_is_away_does_not_take_the_others(served: Served) -> None:
     log = served.home / "bundles" / "promotions.jsonl"
     kept = log.read_text()
-    log.write_text("no json\n")
+    log.write_text("{}\n")
     try:
         found = served.get("health").json()
     finally:

@@ -47,6 +47,10 @@ def test_promote_and_roll_back(shop: Path) -> None:
     assert current(kind) == "v000001"
     with pytest.raises(SeminarError, match="no former"):
         rollback(shop)  # not forth again to what was withdrawn
+    with (kind / "promotions.jsonl").open("a") as log:
+        log.write('{"time": "2026-')  # a full disk
+    promote(shop, bundle="v000002")
+    assert rollback(shop)["bundle"] == "v000001"
 
 
 def test_what_was_compared_with_another_champion_is_not_promoted(shop: Path) -> None:
