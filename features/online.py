@@ -18,6 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from features.errors import SeminarError
 from features.record import RECORD, Records, decode, encode, signed
 from features.repository import open_store
+from features.rows import text_of
 
 SEQUENCE, ITEM, QUERY, STATE = "user_sequence", "item_content", "query_text", "stream_state"
 _TICK = timedelta(microseconds=1)
@@ -85,6 +86,10 @@ class Online:
     def sequence(self, user: str) -> tuple[Records, int] | None:
         """(records [n] canonical, fence) of one user; None for one never seen."""
         return self.sequences([user])[0]
+
+    def users(self) -> set[str]:
+        """Every user of whom the store has a row, if only a fence. It looks at all keys: seconds for a million users."""
+        return {text_of(self._config, key) for key in self._store.keys(self._config, self._views[SEQUENCE])}
 
     def write_items(self, rows: pa.Table) -> None:
         """Overwrite item rows (schema of history.ITEMS)."""

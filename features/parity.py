@@ -74,11 +74,11 @@ class Found:
 
 
 def compare(online: Online, home: Path, sample: int | None = None, cap: int = CAP) -> dict[str, Any]:
-    """Compare the users of history (or so many of them, by chance) and the items and queries: see `Found.report`.
+    """Compare the users of history and store (or so many of them, by chance), items and queries: see `Found.report`.
 
     cap: how many records online keeps of a user; older ones are compared no more.
     """
-    return _look(online, home, _chosen(home, sample), sample, cap).report()
+    return _look(online, home, _chosen(online, home, sample), sample, cap).report()
 
 
 def repair(online: Online, home: Path, sample: int | None = None, cap: int = CAP) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def repair(online: Online, home: Path, sample: int | None = None, cap: int = CAP
     """
     check_identity(online, home)
     stand_ins = [str(file.relative_to(home)) for file in stand_in(home)]
-    users = _chosen(home, sample)
+    users = _chosen(online, home, sample)
     first = _look(online, home, users, sample, cap)
     name = f"{REPAIR}-{uuid.uuid4().hex}"
     with writing(home):
@@ -112,8 +112,8 @@ def _rows(user: str, records: Records) -> pa.Table:
     return pa.table(rows | origin, schema=schema)
 
 
-def _chosen(home: Path, sample: int | None) -> dict[str, int]:
-    """Rows of each user to compare."""
+def _chosen(online: Online, home: Path, sample: int | None) -> dict[str, int]:
+    """Rows of each user to compare, of history and of the store; about so many where only the store has the user."""
     counts: dict[str, int] = {}
 
     def take(dataset: ds.Dataset) -> None:
@@ -123,6 +123,7 @@ def _chosen(home: Path, sample: int | None) -> dict[str, int]:
                 counts[user["values"]] = counts.get(user["values"], 0) + user["counts"]
 
     snapshot.scan(home, history.EVENTS, history.SCHEMAS[history.EVENTS], take)
+    counts |= dict.fromkeys(online.users() - counts.keys(), ROWS // 100)
     users = sorted(counts)
     if sample is not None and sample < len(users):
         users = sorted(random.sample(users, sample))

@@ -1,7 +1,7 @@
 """What is done to each primary of a Redis or a Redis Cluster, rather than to a key."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import redis.exceptions as problems
 from redis import Redis
@@ -46,12 +46,17 @@ def load(client: Redis | RedisCluster, scripts: Sequence[str]) -> None:
                 raise
 
 
+def scan(node: Redis, prefix: bytes) -> Iterator[bytes]:
+    """Every key that begins with the prefix; Redis may name one twice."""
+    pattern = b"".join(b"\\%c" % byte if byte in b"*?[]\\" else b"%c" % byte for byte in prefix) + b"*"
+    yield from node.scan_iter(pattern, count=1000)
+
+
 def unlink(client: Redis | RedisCluster, prefix: bytes) -> None:
     """Remove every key that begins with the prefix."""
-    pattern = b"".join(b"\\%c" % byte if byte in b"*?[]\\" else b"%c" % byte for byte in prefix) + b"*"
     for node in primaries(client):
         keys: list[bytes] = []
-        for key in node.scan_iter(pattern, count=1000):
+        for key in scan(node, prefix):
             keys.append(key)
             if len(keys) >= 1000:
                 _unlink(node, keys)

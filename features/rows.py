@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from feast import FeatureView
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
@@ -46,6 +46,12 @@ def look_at(mark: int, cap: int) -> int:
 def entity(config: RepoConfig, entity_key: EntityKey) -> bytes:
     """The bytes of an entity's key."""
     return _serialised(entity_key.SerializeToString(), config.entity_key_serialization_version)
+
+
+def text_of(config: RepoConfig, key: bytes) -> str:
+    """The id of an entity whose key is one text: the inverse of `entity`."""
+    found: str = deserialize_entity_key(key, config.entity_key_serialization_version).entity_values[0].string_val
+    return found
 
 
 @lru_cache(maxsize=1 << 16)

@@ -177,6 +177,16 @@ class SequenceRedisOnlineStore(RedisOnlineStore):
         feature, cap = table.features[0].name, cap_of(table)
         return [(None, None) if row is None else sequence_found(feature, row, cap) for row in rows]
 
+    def keys(self, config: RepoConfig, table: FeatureView) -> Iterator[bytes]:
+        """The key of every row of a view (`features.rows.entity`), in no order, some perhaps twice."""
+        prefix = _prefix(config, table) + b"{"
+        kind = len(_row(_prefix(config, table), b"")) - 1
+        with _named(config.online_store):
+            for node in redis_nodes.primaries(self._get_client(config.online_store)):
+                for key in redis_nodes.scan(node, prefix):
+                    if key[kind : kind + 1] == b"r":
+                        yield key[kind + 1 :]
+
     def delete_rows(self, config: RepoConfig, table: FeatureView, entity_keys: Sequence[EntityKey]) -> None:
         """Delete rows of a plain view. Nothing remembers them: a write of any version makes such a row again."""
         if is_sequence(table):

@@ -199,6 +199,12 @@ class SequenceSqliteOnlineStore(SqliteOnlineStore):
             for row, body in zip(found, bodies, strict=True)
         ]
 
+    def keys(self, config: RepoConfig, table: FeatureView) -> list[bytes]:
+        """The key of every row of a view (`features.rows.entity`), in no order."""
+        with self._lock:
+            connection, head, _ = self._tables(config, table)
+            return [row[0] for row in connection.execute(f"select entity_key from {head}")]
+
     def delete_rows(self, config: RepoConfig, table: FeatureView, entity_keys: Sequence[EntityKey]) -> None:
         """Delete rows of a plain view. Nothing remembers them: a write of any version makes such a row again."""
         if is_sequence(table):

@@ -13,6 +13,7 @@ from features.fences import raise_fence, user_hash
 from features.online import Online
 from features.record import Records, entity_id
 from features.state import IdentityLost, Watermark, ensure_identity, write_watermarks
+from tests.features.conftest import Place
 from tests.features.rows import DAY, T0, events, records, row, table_of
 
 
@@ -49,6 +50,19 @@ def test_missing_and_extra_records_are_counted_and_repaired(online: Online, home
     assert len(history.read_sequences(home).of(1)) == 5
     made = [r for r in history.read(home, "events").to_pylist() if r["topic"] == "repair"]
     assert [r["event_timestamp"].timestamp() * 1000 - T0 for r in made] == [9]
+
+
+def test_users_that_history_has_lost_are_seen_and_come_back(place: Place) -> None:
+    online = Online()
+    ensure_identity(online, place.home)
+    both(online, place.home, "kept", records([1]), records([1]))
+    online.append({"lost:{}*": records([2, 3])})
+    online.forget("forgotten", T0)
+    report = parity.compare(online, place.home)
+    assert (counts(report), report["differing"]) == ((0, 2, 0, 2), ["lost:{}*"])
+    assert counts(parity.repair(online, place.home)) == (0, 0, 0, 0)
+    assert history.read_sequences(place.home).user_ids == ["kept", "lost:{}*"]
+    assert online.users() == {"kept", "lost:{}*", "forgotten"}
 
 
 def test_what_the_stream_has_not_applied_yet_is_lag(online: Online, home: Path) -> None:
