@@ -325,7 +325,7 @@ def end_after_a_wait() -> None:
 
 @pytest.mark.parametrize("end", [end_after_a_fork, end_after_a_wait])
 def test_a_signal_between_a_worker_and_the_note_of_it_ends_all(end: Callable[[], None]) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=end)
+    process = multiprocessing.get_context("fork").Process(target=end)
     process.start()
     process.join(60)
     process.kill()  # it may wait for ever; its workers end with it
