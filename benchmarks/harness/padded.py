@@ -43,9 +43,8 @@ def score(
     now = torch.from_numpy(np.concatenate([m.now for m in moments]))
     candidates, asked = (np.concatenate([getattr(m, name) for m in moments]) for name in ("items", "queries"))
 
-    browsed = _items(model, dataset, vocabulary, item_rows)
-    keys = browsed + _queries(model, dataset, query_rows)
-    item, query = _items(model, dataset, vocabulary, candidates), _queries(model, dataset, asked)
+    (browsed, *past), (item, *wanted) = (_items(model, dataset, vocabulary, rows) for rows in (item_rows, candidates))
+    keys, query = browsed + _queries(model, dataset, query_rows), _queries(model, dataset, asked)
     gap, mask = (now.unsqueeze(1) - time).clamp(min=0), torch.from_numpy(real)
     attention = backbone.attention
     with torch.no_grad():
@@ -66,8 +65,7 @@ def score(
     told = plain(torch.from_numpy(candidates), torch.from_numpy(asked), known, own, seen, types, source)
     bias = model.item_bias(torch.from_numpy(vocabulary[candidates])).squeeze(-1)
     counts = torch.from_numpy(item_rows > 0)
-    compared = [_sides(model, dataset, vocabulary, rows, item.shape[-1]) for rows in (candidates, item_rows)]
-    alike = [_tiers(one, other, gap, counts) for one, other in zip(*compared, strict=True)]
+    alike = [_tiers(one, other, gap, counts) for one, other in zip(wanted, past, strict=True)]
     return model.combine(Evidence(long, recent, item, query, told, torch.cat([item[..., :0].detach(), *alike], -1)), bias)
 
 
@@ -85,20 +83,14 @@ def _tiers(item: Tensor, browsed: Tensor, gap: Tensor, counts: Tensor) -> Tensor
     return torch.cat(rows, -1).log1p() / 5
 
 
-@torch.no_grad()
-def _sides(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints, d: int) -> list[Tensor]:
-    """What tiers compare [..., d] of rows (any shape), each encoded by itself."""
-    item, modalities = model.backbone.items.encode(dataset.item_inputs(np.maximum(rows.ravel(), 1), vocabulary))
-    named = dict(zip(ItemEncoder.modalities, modalities.unbind(1), strict=True), item=item)
-    return [named[name].view(*rows.shape, d) for name in model.tiers]
-
-
-def _items(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints) -> Tensor:
-    """Item parts of rows (any shape), each encoded by itself."""
+def _items(model: ClickModel, dataset: Dataset, vocabulary: Ints, rows: Ints) -> list[Tensor]:
+    """Item parts of rows (any shape), each encoded by itself, and what tiers compare."""
     flat = rows.ravel()
-    found = model.backbone.items(dataset.item_inputs(np.maximum(flat, 1), vocabulary))
+    found, modalities = model.backbone.items.encode(dataset.item_inputs(np.maximum(flat, 1), vocabulary))
     none = torch.from_numpy(flat == 0).unsqueeze(1)
-    return torch.where(none, model.backbone.no_item, found).view(*rows.shape, -1)
+    named = dict(zip(ItemEncoder.modalities, modalities.detach().unbind(1), strict=True), item=found.detach())
+    parts = torch.where(none, model.backbone.no_item, found)
+    return [x.view(*rows.shape, -1) for x in (parts, *(named[name] for name in model.tiers))]
 
 
 def _queries(model: ClickModel, dataset: Dataset, rows: Ints) -> Tensor:

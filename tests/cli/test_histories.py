@@ -13,9 +13,10 @@ from features import history, quality, versions
 from features.errors import SeminarError
 from features.online import Online
 from features.state import ensure_identity
-from streaming import deadletters
-from streaming.deadletters import Letter
-from streaming.events import Message
+from streaming import topics
+from streaming.broker import EmbeddedBroker
+from streaming.deadletters import KafkaSink
+from streaming.events import Invalid, Message
 from tests.features.rows import T0, events, records
 
 
@@ -44,30 +45,32 @@ def test_compact_show_versions_compare_and_repair(home: Path) -> None:
     assert run("compact", "--grace", "0s", "--keep", "2")["removed"]["loose"] == 2
 
 
-@pytest.mark.parametrize("streamed", [True, False])
 def test_looking_at_a_date_counts_its_dead_letters_and_lifts_no_refusal(
-    home: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Letters of the stream are seen with its brokers only; those of imports always."""
-    arrived = datetime.fromtimestamp(T0 / 1000 + 60, UTC)
-    history.write(home, "events", events("u", records(range(20)), arrived=arrived), "a")
-    date = quality.date_of(T0)
-    headers = {"ce_time": f"{date}T00:00Z".encode()}
-    letters = [Letter(str(i), Message("t", 0, i, None, b"", headers), "", "", "") for i in range(9)]
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr(deadletters, "letters_in_kafka", lambda _: letters)
-    with pytest.raises(SeminarError, match=r"bad 0.3103 \(limit 0.05\)"):
-        run("quality", date)
-    assert quality.refused(home) == [date]
-    if not streamed:
+    arrived = datetime.now(UTC).replace(hour=12)  # a letter counts for the date of its event where that is near
+    now = int(arrived.timestamp() * 1000)
+    history.write(home, "events", events("u", records([now - T0 + i for i in range(20)]), arrived=arrived), "a")
+    date, headers = quality.date_of(now), {"ce_time": arrived.isoformat().encode()}
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        topics.apply(broker.bootstrap)
+        sink = KafkaSink(broker.bootstrap)
+        sink.send([(Message("t", 0, i, None, b"", headers), Invalid("data", b"", "is not JSON")) for i in range(9)])
+        sink.close()
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
+        with pytest.raises(SeminarError, match=r"bad 0.3103 \(limit 0.05\)"):
+            run("quality", date)
+        assert quality.refused(home) == [date]
         monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
         done = CliRunner().invoke(app, ["quality", date])
         assert (done.exit_code, "no dead letters of the stream" in done.output) == (0, True)
         assert quality.refused(home) == [date]
-    else:
-        letters.clear()
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", broker.bootstrap)
+        more = events("u", records([now - T0 + i for i in range(20, 420)]), offset=20, arrived=arrived)
+        history.write(home, "events", more, "b")  # beside which nine are few
         assert run("quality", date)["dates"][0]["passed"]
-        assert quality.refused(home) == []
+    assert quality.refused(home) == []
 
 
 def test_what_makes_no_sense_is_refused(home: Path) -> None:

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ from model.serve.refusals import Refused
 from model.serve.server import Parent
 from model.serve.service import Limits, Service
 from model.serve.store import RECENT_EACH, Recent, Store, until
+
+from .conftest import answering
 
 
 def test_what_would_wait_behind_too_many_is_refused_at_once() -> None:
@@ -189,26 +191,6 @@ def test_recent_sequences_keep_within_their_bytes() -> None:
             recent.put(f"u{number}", np.zeros(length, RECORD))
         assert [recent.get(f"u{number}") is not None for number in range(5)] == [False, False, False, True, True]
     assert len(until(np.zeros(0, RECORD), 5)) == 0
-
-
-@contextmanager
-def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """The address of a server that answers every GET so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from model.serve import swap as swapping
 from model.serve.rollout import confirm
 from model.serve.store import Store
 from model.serve.swap import Swap
+
+from .conftest import answering
 
 
 @pytest.fixture
@@ -108,24 +110,15 @@ def scorer(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a scorer that says one of the given bodies after another, the last one for ever."""
     bodies: list[dict[str, Any]] = list(request.param)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(bodies.pop(0) if len(bodies) > 1 else bodies[0]).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: BaseHTTPRequestHandler) -> None:
+        body = json.dumps(bodies.pop(0) if len(bodies) > 1 else bodies[0]).encode()
+        asked.send_response(200)
+        asked.send_header("Content-Length", str(len(body)))
+        asked.end_headers()
+        asked.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as url:
+        yield url
 
 
 BEHIND = {"model_version": "v2", "workers": [{"model_version": "v2"}, {"model_version": "v1"}]}
