@@ -14,6 +14,7 @@ triggered, `ctr` (dags/ctr.py), `quality` (features/quality.py), `release` (mode
 (model/train/health.py).
 """
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -122,8 +123,13 @@ def tables(given: Mapping[str, Any], label: str, names: tuple[str, ...]) -> dict
 
 
 def configured(home: Path, table: str, kind: type[T]) -> T:
-    """A dataclass with what a table of `<home>/settings.toml` sets; else as `filled`."""
-    return filled(kind, configured_tables(home).get(table, {}), f"settings.{table}")
+    """A dataclass with what a table of `<home>/settings.toml` sets; else as `filled`. Its whole numbers are counts."""
+    given, label = configured_tables(home).get(table, {}), f"settings.{table}"
+    found = filled(kind, given, label)
+    for name, value in given.items():
+        if isinstance(value, int) and isinstance(getattr(kind(), name), int) and value < 0:
+            raise SeminarError(f"{label} {name}", value, "is below 0", f"write e.g. {getattr(kind(), name)!r}")
+    return found
 
 
 def filled(kind: type[T], given: Mapping[str, Any], label: str = "setting") -> T:
@@ -135,6 +141,8 @@ def filled(kind: type[T], given: Mapping[str, Any], label: str = "setting") -> T
         of = type(usual[name])
         if not isinstance(value, (int, float) if of is float else of) or (isinstance(value, bool) and of is not bool):
             raise SeminarError(f"{label} {name}", value, "is of the wrong type", f"write e.g. {usual[name]!r}")
+        if of is float and math.isnan(value):
+            raise SeminarError(f"{label} {name}", value, "is no number", f"write e.g. {usual[name]!r}")
     return kind(**given)
 
 

@@ -305,6 +305,8 @@ def test_a_wrong_setting_of_training_is_named(
         (b"quality = 3\n", "settings quality", "3"),
         (b"[quality]\nunknown = '0.2'\n", "settings.quality unknown", "0.2"),
         (b"[quality]\nunknwon = 0.2\n", "settings.quality", "unknwon"),
+        (b"[quality]\nunknown = nan\n", "settings.quality unknown", "nan"),
+        (b"[quality]\ndates = -1\n", "settings.quality dates", "-1"),
         (b"# caf\xe9\n", "settings", "settings.toml"),
     ],
 )
