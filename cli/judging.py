@@ -29,7 +29,7 @@ def evaluate(
     retrain: Annotated[bool, typer.Option(help="Suite: train everything anew, not only what is missing.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Suite: seeds of each method.")] = 3,
     users: Annotated[int, typer.Option(min=0, help="Suite: users (a fixed sample) whose targets are ranked; 0: all.")] = 0,
-    targets: Annotated[int, typer.Option(min=1, help="Suite: targets of each mode.")] = 1000,
+    targets: Annotated[int, typer.Option(min=0, help="Suite: targets of each mode; 0: all.")] = 1000,
     tuning: Annotated[int, typer.Option(min=1, help="Suite: logged tuning runs of each method.")] = 8,
     only: Annotated[str | None, typer.Option(help="Suite: these methods beside ours, separated by commas.")] = None,
     catalogue: Annotated[int, typer.Option(min=0, help="Targets to rank among all items on sale too (slow).")] = 0,

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a suite may cost. users 0: all; targets: of a mode, in test; tuning: runs of a method.
+    """How much a suite may cost. users 0: all; targets: of a mode, in test, 0: all; tuning: runs of a method.
 
     catalogue: targets that seed 0 of every method ranks among all items on sale, too.
     """
@@ -64,7 +64,7 @@ class Suite:
             return [later(self.dataset, since, until, most, mode, 0, self.users) for mode in MODES]
 
         self.validation = lists(windows.t2, windows.t3, budget.tuning_targets)
-        self.test = lists(windows.t3, windows.end, budget.targets)
+        self.test = lists(windows.t3, windows.end, budget.targets or len(self.dataset.histories.records))
         self.catalogue = later(self.dataset, windows.t3, windows.end, budget.catalogue, "catalogue", 0, self.users)
 
     def run(self, method: Method, init: str, seed: int, tuned: Settings) -> Run:

@@ -21,7 +21,7 @@ from features.publish import current
 from features.settings import REPOSITORY
 from model.config import Config, Windows
 from model.train.dataset import load
-from model.train.lists import later
+from model.train.lists import later, targets
 from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
 from model.train.runs import digest
 from model.train.suites import Budget, Suite, compare
@@ -257,6 +257,12 @@ def test_kill_minus_nine_costs_the_run_at_hand_only(found: dict[str, Any], home:
     values = [[row["gauc"] for row in one if row["init"] == "psu"] for one in (rows, found["methods"])]
     assert np.allclose(*values, atol=0.2)  # tuned on other lists, perhaps with another choice
     assert len(rows) == len(found["methods"])
+
+
+def test_without_a_limit_every_target_of_the_window_is_ranked(home: Path) -> None:
+    lists = Suite(home, WINDOWS, CONFIG, replace(BUDGET, users=0, targets=0), False).test[0]
+    dataset = load(home, WINDOWS.end, CONFIG.model)
+    assert len(lists) == len(targets(dataset, WINDOWS.t3, WINDOWS.end, None)[0]) > BUDGET.targets
 
 
 @pytest.mark.long
