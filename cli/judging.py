@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import moment
 from cli.output import Json, Output
 from cli.training import Configuration, Date, Seed, windows_from
 from features.errors import SeminarError
@@ -37,6 +38,7 @@ def evaluate(
     t2: Date = None,
     t3: Date = None,
     end: Date = None,
+    since: Annotated[str | None, typer.Option(help="Suite: when the test begins, t3 or later (RFC 3339).")] = None,
     config: Configuration = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -70,6 +72,7 @@ def evaluate(
         budget=Budget(seeds=seeds, users=users, targets=targets, tuning=tuning, catalogue=catalogue),
         retrain=retrain,
         only=only.split(",") if only else None,
+        since=moment(since) if since else None,
         progress=out.line,
     )
     sample = found["sample"]

@@ -87,7 +87,7 @@ def evaluate(
                 row |= {f"catalogue_{key}": value for key, value in catalogue_figures(score, whole).items()}
             result["methods"].append(row)
             log.info("%s %s: GAUC %.4f NDCG@10 %.4f", name, one.mode, row["gauc"], row["ndcg10"])
-    result["candidates"] = {one.mode: one.digest() for one in [*lists, whole, after] if len(one)}
+    result["candidates"] = {one.mode: one.digest(dataset) for one in [*lists, whole, after] if len(one)}
     for one in lists:
         one.save(home, dataset)
     result["seconds"] = round(time.monotonic() - begin, 1)

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,12 @@ class Lists:
     def __len__(self) -> int:
         return sum(len(m.prefix) for m in self.moments)
 
-    def digest(self) -> str:
-        """A hash of users, prefixes, candidates and queries."""
+    def digest(self, dataset: Dataset) -> str:
+        """A hash of users, prefixes, queries and candidates by their ids: rows change with whatever else came up by then."""
         state = hashlib.blake2b(digest_size=8)
-        for m in self.moments:
-            for part in (np.array([m.user]), m.prefix, m.items, m.queries):
-                state.update(np.ascontiguousarray(part, np.int64).tobytes())
+        for name, column in self._columns(dataset).items():
+            told = "\0".join(column.tolist()).encode() if name == "user" else column.tobytes()
+            state.update(told)
         return state.hexdigest()
 
     def save(self, home: Path, dataset: Dataset) -> Path:
@@ -58,13 +59,19 @@ class Lists:
         It holds, flat over all lists: user [g] (text), prefix [g], time [g] (ms), query [g], length [g], and the items'
         and queries' stable 64-bit ids (0: no query), the candidates one list after the other.
         """
-        file = home / "lists" / f"{self.mode}-{self.digest()}.npz"
+        file = home / "lists" / f"{self.mode}-{self.digest(dataset)}.npz"
         if file.exists():
             return file
         file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_name(f".{uuid.uuid4().hex}.npz")
+        np.savez_compressed(aside, allow_pickle=False, **self._columns(dataset))
+        os.replace(aside, file)
+        return file
+
+    def _columns(self, dataset: Dataset) -> dict[str, NDArray[Any]]:
         items = np.concatenate([np.zeros(1, np.uint64), dataset.item_ids])
         queries = np.concatenate([np.zeros(1, np.uint64), dataset.query_ids])
-        columns = {
+        return {
             "user": np.array([dataset.histories.user_ids[m.user] for m in self.moments for _ in m.prefix]),
             "prefix": _joined(m.prefix for m in self.moments),
             "time": _joined(m.now for m in self.moments),
@@ -72,10 +79,6 @@ class Lists:
             "length": _joined(m.real.sum(1) for m in self.moments),
             "items": items[_joined(m.items[m.real] for m in self.moments)],
         }
-        aside = file.with_name(f".{uuid.uuid4().hex}.npz")
-        np.savez_compressed(aside, allow_pickle=False, **columns)
-        os.replace(aside, file)
-        return file
 
 
 def _joined(parts: Iterable[NDArray[np.int64]]) -> Ints:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ def workspace(home: Path) -> Path:
 
 
 def digest(home: Path, dataset: Dataset, until: int) -> str:
-    """A hash of everything that training reads: users, behaviours, items with their contents, queries, and impressions
-    with their clicks before a time."""
+    """A hash of everything that training reads before a time, as of which the data set is: users, behaviours, items with
+    their contents, queries, and impressions with their clicks."""
     state = hashlib.blake2b(digest_size=8)
     content = dataset.items
     arrays = (
@@ -80,10 +80,10 @@ class Run:
     psu: "Run | None" = None
 
     def key(self) -> str:
-        """The hash."""
+        """The hash. What is judged on, after t2, is no part of it: newer events are met by what is already trained."""
         config = self.config.as_dict()
         del config["train"]["eval_targets"]
-        told = [PROTOCOL, self.kind, self.data, asdict(self.windows), config, self.seed, self.search]
+        told = [PROTOCOL, self.kind, self.data, self.windows.t1, self.windows.t2, config, self.seed, self.search]
         text = json.dumps([*told, self.psu and self.psu.key()], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

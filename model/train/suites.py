@@ -7,7 +7,7 @@ of `seminar` (PSU-restored) minus that row, user by user.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,22 @@ class Budget:
 
 
 class Suite:
-    """The state of one run of a suite: the data, the lists, what was trained."""
+    """The state of one run of a suite: the data, the lists, what was trained. judged: windows whose t3 is `since`, where
+    the test begins."""
 
-    def __init__(self, home: Path, windows: Windows, config: Config, budget: Budget, retrain: bool) -> None:
+    def __init__(
+        self, home: Path, windows: Windows, config: Config, budget: Budget, retrain: bool, since: int | None = None
+    ) -> None:
         self.home, self.work = home, runs.workspace(home)
         self.windows, self.config, self.budget = windows, config, budget
+        since = windows.t3 if since is None else since
+        self.judged = replace(windows, t3=since)
+        if since < windows.t3:
+            dates = self.judged.as_dates()["t3"], windows.as_dates()["t3"]
+            raise SeminarError("since", dates[0], f"is before t3, {dates[1]}: validation is there", "give t3 or later")
         self.again: set[str] | None = set() if retrain else None
         self.dataset: Dataset = load(self.work, windows.end, config.model)
-        self.data = runs.digest(self.work, self.dataset, windows.end)
+        self.data = runs.digest(self.work, load(self.work, windows.t2, config.model), windows.t2)
         self.heads: Heads = {}
         count = len(self.dataset.histories.user_ids)
         drawn = np.random.default_rng(0).permutation(count)[: budget.users or count]
@@ -64,8 +72,9 @@ class Suite:
             return [later(self.dataset, since, until, most, mode, 0, self.users) for mode in MODES]
 
         self.validation = lists(windows.t2, windows.t3, budget.tuning_targets)
-        self.test = lists(windows.t3, windows.end, budget.targets or len(self.dataset.histories.records))
-        self.catalogue = later(self.dataset, windows.t3, windows.end, budget.catalogue, "catalogue", 0, self.users)
+        self.test = lists(since, windows.end, budget.targets or len(self.dataset.histories.records))
+        self.catalogue = later(self.dataset, since, windows.end, budget.catalogue, "catalogue", 0, self.users)
+        self.chosen_on = ",".join(one.digest(self.dataset) for one in self.validation)
 
     def run(self, method: Method, init: str, seed: int, tuned: Settings) -> Run:
         """The fine-tuning run of a method."""
@@ -92,7 +101,7 @@ class Suite:
             problem = "have nothing to choose runs by: nobody browsed a known item between them"
             raise SeminarError("windows", f"{dates['t2']} to {dates['t3']}", problem, "give an earlier t2 or a later t3")
         rows = []
-        key = ",".join(lists.digest() for lists in self.validation)
+        key = self.chosen_on
         for settings in TUNING[: max(self.budget.tuning, 1)]:
             run = self.run(method, method.inits[0], 0, settings)
             facts = runs.make(self.work, run, self.again, self.heads)
@@ -108,7 +117,7 @@ class Suite:
         """Trees over counters, fitted once for these data, windows, lists and what they read of the configuration."""
         encoder, negatives = self.config.model.encoder, self.config.train.negatives
         config = Config(ModelConfig(encoder=encoder), TrainConfig(negatives=negatives))
-        run = Run("trees", self.data, self.windows, config, 0, ",".join(lists.digest() for lists in self.validation))
+        run = Run("trees", self.data, self.windows, config, 0, self.chosen_on)
         facts = runs.done(self.work, run)
         if self.again is not None or facts is None:
             folder = self.work / "runs" / run.key()
@@ -118,7 +127,7 @@ class Suite:
             facts = {"kind": "trees", "checkpoint": f"runs/{run.key()}/trees.txt", "runs": logged}
             runs.note(self.work, run, facts)
         text = (self.work / facts["checkpoint"]).read_text()
-        return trees.scorer(text, self.work, self.dataset, self.windows), facts["runs"]
+        return trees.scorer(text, self.work, self.dataset, self.judged), facts["runs"]
 
 
 def compare(
@@ -130,18 +139,21 @@ def compare(
     budget: Budget | None = None,
     retrain: bool = False,
     only: list[str] | None = None,
+    since: int | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> dict[str, Any]:
     """Run a suite, train what is missing (or, with `retrain`, everything), score all checkpoints.
 
-    only: names of methods, beside ours. Returns {"methods": [{"name", "mode", "init", "gauc", "gauc_lo", "gauc_hi",
-    "ndcg10", "diff_gauc_lo", "diff_ndcg10_lo", "n_users", "seeds", ...}], "tuning": {method: runs}, "sample", ...}. Where
-    the budget has a catalogue, recommendation's rows have "catalogue_ndcg10" and "diff_catalogue_ndcg10", with `_lo`, `_hi`.
+    only: names of methods, beside ours; since: when the test begins (ms), where it is later than t3: what was trained and
+    chosen before is judged on what came after it had been looked at. Returns {"methods": [{"name", "mode", "init", "gauc",
+    "gauc_lo", "gauc_hi", "ndcg10", "diff_gauc_lo", "diff_ndcg10_lo", "n_users", "seeds", ...}], "tuning": {method: runs},
+    "sample", ...}. Where the budget has a catalogue, recommendation's rows have "catalogue_ndcg10" and
+    "diff_catalogue_ndcg10", with `_lo`, `_hi`.
     """
     tune()
     begin, budget, config = time.monotonic(), budget or Budget(), config or Config()
     wanted = chosen(suite, only)
-    state = Suite(home, windows, config, budget, retrain)
+    state = Suite(home, windows, config, budget, retrain, since)
     tuning: dict[str, Any] = {}
     scores: dict[tuple[str, str], list[Scorer]] = {}
     for method in wanted:
@@ -152,14 +164,14 @@ def compare(
         settings = tuning[asked.name][0]["settings"]
         for init in method.inits:
             made = [state.run(method, init, seed, settings) for seed in range(budget.seeds)]
-            scores[method.name, init] = [state.score(run, windows.t3, method.scored_by) for run in made]
+            scores[method.name, init] = [state.score(run, state.judged.t3, method.scored_by) for run in made]
             progress(f"{method.name} ({init}): {budget.seeds} seeds ready after {time.monotonic() - begin:.0f} s")
     if suite == "peers":
         scores |= trivial(state, tuning, only)
     trained = time.monotonic()
     rows: list[dict[str, Any]] = []
     for lists in state.test:
-        masks, queries = slices(state.dataset, lists, windows), queries_are(home)
+        masks, queries = slices(state.dataset, lists, state.judged), queries_are(home)
         reference: tuple[Means, Means] | None = None
         among_all: Means | None = None
         for (name, init), each in scores.items():
@@ -189,9 +201,9 @@ def compare(
         "methods": rows,
         "tuning": tuning,
         "sample": {"users": len(state.users), "of": len(state.dataset.histories.user_ids), "drawn_by_seed": 0},
-        "candidates": {lists.mode: lists.digest() for lists in ranked},
+        "candidates": {lists.mode: lists.digest(state.dataset) for lists in ranked},
         "data": state.data,
-        "windows": windows.as_dates(),
+        "windows": windows.as_dates() | {"since": state.judged.as_dates()["t3"]},
         "seconds": {"in_all": round(time.monotonic() - begin, 1), "scoring": round(time.monotonic() - trained, 1)},
     }
     return reports.save(home, f"suite-{suite}", result)
@@ -221,9 +233,9 @@ def trivial(state: Suite, tuning: dict[str, Any], only: list[str] | None) -> dic
     found: dict[tuple[str, str], list[Scorer]] = {}
     wanted = [name for name in TRIVIAL if only is None or name in only]
     if "popularity" in wanted:
-        found["popularity", "scratch"] = [baselines.popularity(state.dataset, state.windows.t3)]
+        found["popularity", "scratch"] = [baselines.popularity(state.dataset, state.judged.t3)]
     if "own_frequency" in wanted:
-        score, tuning["own_frequency"] = baselines.tuned_frequency(state.dataset, state.validation, state.windows.t3)
+        score, tuning["own_frequency"] = baselines.tuned_frequency(state.dataset, state.validation, state.judged.t3)
         found["own_frequency", "scratch"] = [score]
     if "trees" in wanted:
         score, tuning["trees"] = state.trees()

@@ -19,7 +19,7 @@ from features import history as tables
 from features.errors import SeminarError
 from features.publish import current
 from features.settings import REPOSITORY
-from model.config import Config, Windows
+from model.config import DAY_MS, Config, Windows
 from model.train.dataset import load
 from model.train.lists import later, targets
 from model.train.methods import OURS, PEERS, SUITES, TUNING, merged, of_search
@@ -92,7 +92,7 @@ def test_recommendation_is_ranked_among_all_on_sale_too(home: Path, found: dict[
     dataset = load(home, WINDOWS.end, CONFIG.model)
     users = np.sort(np.random.default_rng(0).permutation(14)[:10])
     lists = later(dataset, WINDOWS.t3, WINDOWS.end, 15, "catalogue", 0, users)
-    assert found["candidates"]["catalogue"] == lists.digest()
+    assert found["candidates"]["catalogue"] == lists.digest(dataset)
     counts = dataset.counts(WINDOWS.t3)
     gains = []
     for m in lists.moments:
@@ -163,6 +163,20 @@ def test_impressions_that_come_late_are_other_data(home: Path, tmp_path: Path) -
     late = pa.Table.from_pylist([{**row, "impression_id": "late"}], schema=tables.SCHEMAS[name])
     tables.write(tmp_path, name, late, "late")
     assert digest(tmp_path, dataset, WINDOWS.end) != before
+
+
+def test_what_comes_after_t2_is_judged_by_what_is_trained(home: Path, found: dict[str, Any]) -> None:
+    """Another end, and a test that begins later: other lists, the same runs, chosen on the same lists."""
+    before, windows, since = markers(home), replace(WINDOWS, end=WINDOWS.end - DAY_MS), WINDOWS.t3 + DAY_MS
+    again = compare(home, suite="peers", windows=windows, config=CONFIG, budget=BUDGET, only=ONLY, since=since)
+    assert markers(home) == before  # nor is any scored on validation again: that would be noted in it
+    assert [row["run"] for row in again["tuning"]["seminar"]] == [row["run"] for row in found["tuning"]["seminar"]]
+    assert again["tuning"]["own_frequency"] == found["tuning"]["own_frequency"]
+    assert not set(again["candidates"].values()) & set(found["candidates"].values())
+    with np.load(home / "lists" / f"recommendation-{again['candidates']['recommendation']}.npz") as saved:
+        assert since <= saved["time"].min() < saved["time"].max() < windows.end
+    with pytest.raises(SeminarError, match=r"since: .* is before t3"):
+        Suite(home, WINDOWS, CONFIG, BUDGET, False, WINDOWS.t3 - 1)
 
 
 def test_the_homes_own_psu_stays_as_it_is(home: Path, found: dict[str, Any]) -> None:
