@@ -46,24 +46,29 @@ def named(row: Row) -> str:
     return str(row["name"]) if row["name"] in TRIVIAL else f"{row['name']}, {WORDS[row['init']]}"
 
 
+METRICS = {"gauc": "GAUC", "ndcg10": "NDCG@10"}
+
+
 def plot(rows: list[Row], file: Path) -> None:
-    """Ours minus each method in GAUC with its interval: right of zero, ours is ahead."""
+    """Ours minus each method with its interval, a panel a mode and metric: right of zero, ours is ahead."""
     from matplotlib.figure import Figure
 
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     count = max(sum(row["mode"] == mode for row in rows) for mode in modes)
-    figure = Figure((10, 1 + 0.22 * count), dpi=80, layout="constrained")
-    for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
-        mine = sorted((row for row in rows if row["mode"] == mode), key=lambda row: row["gauc"])
-        for place, row in enumerate(mine):
-            low, high = row["diff_gauc_lo"], row["diff_gauc_hi"]
-            axes.plot([low, high], [place, place], color="C0", linewidth=2)
-            axes.plot(row["diff_gauc"], place, "o", color="C0", markersize=4)
-        axes.axvline(0, color="0.5", linewidth=0.8)
-        axes.set_yticks(range(len(mine)), [named(row) for row in mine], fontsize=7)
-        axes.set_title(f"{mode}: ours minus it, GAUC", fontsize=9)
-        axes.set_xscale("symlog", linthresh=0.01)
-        axes.grid(alpha=0.3)
+    figure = Figure((10, 2 * (1 + 0.19 * count)), dpi=80, layout="constrained")
+    panels = figure.subplots(len(METRICS), len(modes), squeeze=False)
+    for (metric, called), line in zip(METRICS.items(), panels, strict=True):
+        for axes, mode in zip(line, modes, strict=True):
+            mine = sorted((row for row in rows if row["mode"] == mode), key=lambda row: row[metric])
+            for place, row in enumerate(mine):
+                low, high = row[f"diff_{metric}_lo"], row[f"diff_{metric}_hi"]
+                axes.plot([low, high], [place, place], color="C0", linewidth=2)
+                axes.plot(row[f"diff_{metric}"], place, "o", color="C0", markersize=4)
+            axes.axvline(0, color="0.5", linewidth=0.8)
+            axes.set_yticks(range(len(mine)), [named(row) for row in mine], fontsize=7)
+            axes.set_title(f"{mode}: ours minus it, {called}", fontsize=9)
+            axes.set_xscale("symlog", linthresh=0.01)
+            axes.grid(alpha=0.3)
     figure.savefig(file)
 
 
