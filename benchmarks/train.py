@@ -171,7 +171,7 @@ def _epoch(bench: Bench, ways: dict[str, Loss], most: int) -> dict[str, Any]:
         ) -> dict[str, torch.Tensor]:
             return {"total": loss(model, bench.examples.draw(rng, some, TARGETS))}
 
-        fit(model, users, bench.config.train, 1, 0, losses)
+        fit(model, users, bench.config.train, 1, bench.config.train.ctr_decay, 0, losses)
         score = of_model(model.eval(), data, known, bench.windows.t2)
         found[name] = quality(score, lists)["gauc"]
     gap = abs(found["ours"] - found["padded"])

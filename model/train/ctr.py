@@ -91,7 +91,8 @@ def finetune(
     if not goes_on(resume):  # a run that does has learned all that
         standardise(model, task, seed)
         wide.learn(model, dataset, examples, task.popularity, config.train, seed, heads)
-    losses = fit(model, examples.users, config.train, config.train.ctr_epochs, seed, _losses(model, task), resume)["total"]
+    train, step_losses = config.train, _losses(model, task)
+    losses = fit(model, examples.users, train, train.ctr_epochs, train.ctr_decay, seed, step_losses, resume)["total"]
     facts = {
         **run,
         "encoder": dataset.encoder,

@@ -55,11 +55,20 @@ def resume_file(home: Path, dataset: Dataset, facts: dict[str, Any]) -> Path:
 
 
 def fit(
-    module: nn.Module, users: Ints, train: TrainConfig, epochs: int, seed: int, losses: Losses, resume: Resume | None = None
+    module: nn.Module,
+    users: Ints,
+    train: TrainConfig,
+    epochs: int,
+    decay: float,
+    seed: int,
+    losses: Losses,
+    resume: Resume | None = None,
 ) -> Means:
-    """Train for `epochs` over users [u], `train.users` of them a step; returns the mean of each loss by epoch."""
+    """Train for `epochs` over users [u], `train.users` of them a step, with this weight decay of what is not in tables;
+    returns the mean of each loss by epoch.
+    """
     steps = -(-len(users) // train.users)
-    optimiser = Optimiser(module, train.lr, train.table_lr, train.decay, steps * epochs)
+    optimiser = Optimiser(module, train.lr, train.table_lr, decay, steps * epochs)
     first, sums, means = _load(resume, module, optimiser)
     saved = time.monotonic()
     for number in range(first, steps * epochs):

@@ -37,7 +37,7 @@ TUNING: tuple[Settings, ...] = (
     {"train": {"dropout": 0.2}},
     {"train": {"listwise": 0.5}},
     {"train": {"ctr_epochs": 3, "dropout": 0.75}},
-    {"train": {"ctr_epochs": 3, "decay": 0.3}},
+    {"train": {"ctr_epochs": 3, "ctr_decay": 0.3}},
 )
 """The runs among which validation chooses, the same for every method; the first is the configuration as it is. Three epochs
 learn some of it by heart, which more dropout or decay is against."""

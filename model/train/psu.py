@@ -95,7 +95,8 @@ def pretrain(
     run = {"windows": windows.as_dates(), "config": config.as_dict(), "seed": seed, "warm": warm, "history": history}
     resume = Resume(resume_file(home, dataset, {"method": "psu", **run, "begun": begun}))
     step_losses = _losses(psu, dataset, rows, config.train, pairs)
-    losses = fit(psu, pairs.users, config.train, config.train.psu_epochs, seed, step_losses, resume)
+    train = config.train
+    losses = fit(psu, pairs.users, train, train.psu_epochs, train.decay, seed, step_losses, resume)
     losses.pop("total")
     facts = {
         **run,

@@ -56,7 +56,7 @@ def test_a_saved_state_is_gone_on_from(tmp_path: Path) -> None:
             noise = torch.from_numpy(rng.normal(size=(len(some), 1)).astype(np.float32))
             return {"total": ((module.out(module.table(torch.from_numpy(some))) - noise) ** 2).mean()}
 
-        return fit(module, users, train, 3, 5, losses, resume), module
+        return fit(module, users, train, 3, train.decay, 5, losses, resume), module
 
     whole, expected = run(None, None)
     order, resume = list(seen), Resume(tmp_path / "state.pt", every=0.0)
@@ -81,7 +81,7 @@ def test_a_torn_state_is_dropped_and_the_run_starts_anew(tmp_path: Path) -> None
     assert not file.exists()
     file.write_bytes(b"")
     losses = {"total": torch.zeros((), requires_grad=True)}
-    found = fit(Line(), np.arange(2), Config().train, 1, 0, lambda *_: losses, Resume(file))
+    found = fit(Line(), np.arange(2), Config().train, 1, 0.0, 0, lambda *_: losses, Resume(file))
     assert found == {"total": [0.0]}
 
 
