@@ -89,6 +89,11 @@ class TrainConfig:
             raise SeminarError("setting negatives", self.negatives, problem, f"give {LEAST_NEGATIVES} or more")
 
 
+def date_of(ms: int) -> str:
+    """A time as RFC 3339, in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+
+
 @dataclass(frozen=True)
 class Windows:
     """Times in ms: PSU < t1 <= fine-tuning < t2 <= validation < t3 <= test < end. Nothing sees what is after its own."""
@@ -104,7 +109,7 @@ class Windows:
 
     def as_dates(self) -> dict[str, str]:
         """RFC 3339 by name."""
-        return {name: datetime.fromtimestamp(ms / 1000, UTC).isoformat() for name, ms in dataclasses.asdict(self).items()}
+        return {name: date_of(ms) for name, ms in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_dates(cls, dates: dict[str, str]) -> "Windows":

@@ -16,7 +16,7 @@ import numpy as np
 from features import reports
 from features.errors import SeminarError
 from model.compute import tune
-from model.config import Config, ModelConfig, TrainConfig, Windows
+from model.config import Config, ModelConfig, TrainConfig, Windows, date_of
 from model.train import baselines, runs, trees
 from model.train.dataset import Dataset, load
 from model.train.evaluate import MODES, RANKED, queries_are
@@ -56,10 +56,10 @@ class Suite:
         self.home, self.work = home, runs.workspace(home)
         self.windows, self.config, self.budget = windows, config, budget
         since = windows.t3 if since is None else since
+        if not windows.t3 <= since < windows.end:
+            problem = f"is not from t3, {date_of(windows.t3)}, to before the end, {date_of(windows.end)}"
+            raise SeminarError("since", date_of(since), problem, "give t3 or later, or a later end")
         self.judged = replace(windows, t3=since)
-        if since < windows.t3:
-            dates = self.judged.as_dates()["t3"], windows.as_dates()["t3"]
-            raise SeminarError("since", dates[0], f"is before t3, {dates[1]}: validation is there", "give t3 or later")
         self.again: set[str] | None = set() if retrain else None
         self.dataset: Dataset = load(self.work, windows.end, config.model)
         self.data = runs.digest(self.work, load(self.work, windows.t2, config.model), windows.t2)
@@ -100,8 +100,7 @@ class Suite:
             dates = self.windows.as_dates()
             problem = "have nothing to choose runs by: nobody browsed a known item between them"
             raise SeminarError("windows", f"{dates['t2']} to {dates['t3']}", problem, "give an earlier t2 or a later t3")
-        rows = []
-        key = self.chosen_on
+        rows, key = [], self.chosen_on
         for settings in TUNING[: max(self.budget.tuning, 1)]:
             run = self.run(method, method.inits[0], 0, settings)
             facts = runs.make(self.work, run, self.again, self.heads)

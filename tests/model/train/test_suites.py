@@ -175,8 +175,9 @@ def test_what_comes_after_t2_is_judged_by_what_is_trained(home: Path, found: dic
     assert not set(again["candidates"].values()) & set(found["candidates"].values())
     with np.load(home / "lists" / f"recommendation-{again['candidates']['recommendation']}.npz") as saved:
         assert since <= saved["time"].min() < saved["time"].max() < windows.end
-    with pytest.raises(SeminarError, match=r"since: .* is before t3"):
-        Suite(home, WINDOWS, CONFIG, BUDGET, False, WINDOWS.t3 - 1)
+    for outside in (WINDOWS.t3 - 1, WINDOWS.end):
+        with pytest.raises(SeminarError, match=r"since: '2025-02-.* is not from t3"):
+            Suite(home, WINDOWS, CONFIG, BUDGET, False, outside)
 
 
 def test_the_homes_own_psu_stays_as_it_is(home: Path, found: dict[str, Any]) -> None:
