@@ -124,11 +124,11 @@ def tables(given: Mapping[str, Any], label: str, names: tuple[str, ...]) -> dict
 
 def configured(home: Path, table: str, kind: type[T]) -> T:
     """A dataclass with what a table of `<home>/settings.toml` sets; else as `filled`. Its whole numbers are counts."""
-    given, label = configured_tables(home).get(table, {}), f"settings.{table}"
-    found = filled(kind, given, label)
-    for name, value in given.items():
-        if isinstance(value, int) and isinstance(getattr(kind(), name), int) and value < 0:
-            raise SeminarError(f"{label} {name}", value, "is below 0", f"write e.g. {getattr(kind(), name)!r}")
+    label = f"settings.{table}"
+    found = filled(kind, configured_tables(home).get(table, {}), label)
+    for name, value in vars(found).items():
+        if isinstance(value, int) and value < 0 and isinstance(usual := getattr(kind(), name), int):
+            raise SeminarError(f"{label} {name}", value, "is below 0", f"write e.g. {usual!r}")
     return found
 
 

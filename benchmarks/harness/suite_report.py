@@ -13,6 +13,7 @@ from model.train.suites import TRIVIAL
 
 Row = dict[str, Any]
 WORDS = {"psu": "restored", "scratch": "from scratch"}
+METRICS = {"gauc": "GAUC", "ndcg10": "NDCG@10"}
 
 
 def table(rows: list[Row], mode: str) -> str:
@@ -21,9 +22,9 @@ def table(rows: list[Row], mode: str) -> str:
     lines = ["| method | GAUC | NDCG@10 | ours minus it, GAUC | ours minus it, NDCG@10 |", "|---|---|---|---|---|"]
     for row in mine:
         cells = [named(row)]
-        for metric in ("gauc", "ndcg10"):
+        for metric in METRICS:
             cells.append(f"{row[metric]:.4f} ({row[f'{metric}_lo']:.3f} to {row[f'{metric}_hi']:.3f})")
-        for metric in ("gauc", "ndcg10"):
+        for metric in METRICS:
             low, high = row[f"diff_{metric}_lo"], row[f"diff_{metric}_hi"]
             cells.append(f"{row[f'diff_{metric}']:+.4f} ({low:+.4f} to {high:+.4f})")
         lines.append(f"| {' | '.join(cells)} |")
@@ -44,9 +45,6 @@ def catalogue(rows: list[Row]) -> str:
 def named(row: Row) -> str:
     """What a row is called: methods without a sequence model have no initialisation."""
     return str(row["name"]) if row["name"] in TRIVIAL else f"{row['name']}, {WORDS[row['init']]}"
-
-
-METRICS = {"gauc": "GAUC", "ndcg10": "NDCG@10"}
 
 
 def plot(rows: list[Row], file: Path) -> None:
